@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/alloc.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
+
+static atomic_long count_;
+static atomic_long fail_at_;
+static atomic_int  fail_forever_;
+
+static int refused(void)
+{
+    long now = atomic_fetch_add_explicit(&count_, 1, memory_order_relaxed) + 1;
+    long at  = atomic_load_explicit(&fail_at_, memory_order_relaxed);
+    return at != 0 && (now == at || (now > at && atomic_load_explicit(&fail_forever_, memory_order_relaxed)));
+}
+
+static size_t product(size_t count, size_t size, int *overflow)
+{
+    size_t total;
+    *overflow = __builtin_mul_overflow(count, size, &total);
+    return total ? total : 1;
+}
+
+void *dinov_alloc(size_t count, size_t size)
+{
+    int    overflow;
+    size_t total = product(count, size, &overflow);
+    return overflow || refused() ? NULL : malloc(total);
+}
+
+void *dinov_calloc(size_t count, size_t size)
+{
+    return refused() ? NULL : calloc(count ? count : 1, size ? size : 1);
+}
+
+void *dinov_realloc(void *p, size_t count, size_t size)
+{
+    int    overflow;
+    size_t total = product(count, size, &overflow);
+    return overflow || refused() ? NULL : realloc(p, total);
+}
+
+void *dinov_alloc_aligned(size_t count, size_t size)
+{
+    int    overflow;
+    size_t total = product(count, size, &overflow);
+    if (overflow || total > SIZE_MAX - HUGE_PAGE || refused()) return NULL;
+    size_t alignment = total >= 4 * (size_t)HUGE_PAGE ? HUGE_PAGE : ALIGNMENT;
+    total            = (total + alignment - 1) / alignment * alignment;
+    void *p          = aligned_alloc(alignment, total);
+    if (p && alignment == HUGE_PAGE) madvise(p, total, MADV_HUGEPAGE);
+    return p;
+}
+
+char *dinov_strdup(const char *text)
+{
+    size_t size = strlen(text) + 1;
+    char  *copy = dinov_alloc(size, 1);
+    if (copy) memcpy(copy, text, size);
+    return copy;
+}
+
+void dinov_free(void *p) { free(p); }
+
+dinov_status dinov_fail_nomem(dinov_error *err, const char *where, const char *what)
+{
+    return dinov_fail(err, DINOV_ERR_NOMEM, "MEM", "%s: out of memory for %s", where, what);
+}
+
+void dinov_alloc_fail_at(long n, int forever)
+{
+    atomic_store(&fail_forever_, forever);
+    atomic_store(&fail_at_, n ? atomic_load(&count_) + n : 0);
+}
+
+long dinov_alloc_count(void) { return atomic_load(&count_); }

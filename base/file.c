@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/file.h"
+
+#include "base/alloc.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int open_retrying(const char *path, int flags, mode_t mode)
+{
+    int fd;
+    do fd = open(path, flags | O_CLOEXEC, mode);
+    while (fd < 0 && errno == EINTR);
+    return fd;
+}
+
+/* A regular file opened for reading and its size; every message names the path, escaped. */
+static dinov_status open_regular(int *fd, size_t *size, const char *path, dinov_error *err)
+{
+    char        name[DINOV_ESCAPED];
+    struct stat st;
+
+    dinov_escape(name, sizeof name, path, strlen(path));
+    *fd = open_retrying(path, O_RDONLY, 0);
+    if (*fd < 0) return dinov_fail_errno(err, errno, "IO-OPEN", "%s: cannot open", name);
+    if (fstat(*fd, &st) != 0) {
+        int reason = errno;
+        close(*fd);
+        return dinov_fail_errno(err, reason, "IO-OPEN", "%s: cannot read its size", name);
+    }
+    if (!S_ISREG(st.st_mode)) {
+        close(*fd);
+        return dinov_fail(err, DINOV_ERR_IO, "IO-OPEN", "%s: expected a regular file, found a %s", name,
+                          S_ISDIR(st.st_mode) ? "folder" : "device or pipe");
+    }
+    *size = (size_t)st.st_size;
+    return DINOV_OK;
+}
+
+dinov_status dinov_map_open(dinov_map *out, const char *path, dinov_error *err)
+{
+    static const uint8_t nothing[1];
+    int                  fd;
+    size_t               size;
+
+    DINOV_TRY(open_regular(&fd, &size, path, err));
+    if (size == 0) {
+        close(fd);
+        *out = (dinov_map){nothing, 0};
+        return DINOV_OK;
+    }
+    void *data   = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+    int   reason = errno;
+    close(fd);
+    if (data == MAP_FAILED) {
+        char name[DINOV_ESCAPED];
+        return dinov_fail_errno(err, reason, "IO-MAP", "%s: cannot map %zu bytes",
+                                dinov_escape(name, sizeof name, path, strlen(path)), size);
+    }
+    *out = (dinov_map){data, size};
+    return DINOV_OK;
+}
+
+void dinov_map_forget(const dinov_map *map, size_t offset, size_t size)
+{
+    size_t page  = (size_t)sysconf(_SC_PAGESIZE);
+    size_t begin = (offset + page - 1) / page * page;
+    size_t end   = (offset + size) / page * page;
+    if (map->size && begin < end) madvise((void *)(uintptr_t)(map->data + begin), end - begin, MADV_DONTNEED);
+}
+
+void dinov_map_close(dinov_map *map)
+{
+    if (map->size) munmap((void *)(uintptr_t)map->data, map->size);
+    *map = (dinov_map){0};
+}
+
+dinov_status dinov_file_read(void **out, size_t *size, const char *path, size_t limit, dinov_error *err)
+{
+    char         name[DINOV_ESCAPED];
+    int          fd;
+    size_t       total, have = 0;
+    dinov_status status;
+
+    dinov_escape(name, sizeof name, path, strlen(path));
+    DINOV_TRY(open_regular(&fd, &total, path, err));
+    uint8_t *data = NULL;
+    if (total > limit) {
+        status = dinov_fail(err, DINOV_ERR_LIMIT, "IO-LARGE", "%s: %zu bytes, expected at most %zu", name, total, limit);
+        goto fail;
+    }
+    data = dinov_alloc(total, 1);
+    if (!data) {
+        status = dinov_fail_nomem(err, name, "its bytes");
+        goto fail;
+    }
+    while (have < total) {
+        ssize_t n = read(fd, data + have, total - have);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) {
+            status = dinov_fail_errno(err, errno, "IO-READ", "%s: cannot read at byte %zu", name, have);
+            goto fail;
+        }
+        if (n == 0) break; /* it shrank: the parser judges what is there */
+        have += (size_t)n;
+    }
+    close(fd);
+    *out  = data;
+    *size = have;
+    return DINOV_OK;
+fail:
+    dinov_free(data);
+    close(fd);
+    return status;
+}
+
+struct dinov_out {
+    int      fd;
+    int      overwrite;
+    uint64_t size;
+    char    *path, *temp, *folder;
+    char     name[DINOV_ESCAPED]; /* path for messages */
+};
+
+static void out_free(dinov_out **out)
+{
+    dinov_out *o = *out;
+    *out         = NULL;
+    if (o->fd >= 0) close(o->fd);
+    if (o->temp) unlink(o->temp); /* already renamed away after a commit: then there is nothing to remove */
+    dinov_free(o->path);
+    dinov_free(o->temp);
+    dinov_free(o->folder);
+    dinov_free(o);
+}
+
+static dinov_status exists(dinov_error *err, const dinov_out *o)
+{
+    return dinov_fail(err, DINOV_ERR_IO, "IO-EXISTS", "%s: already exists; give -f to replace it", o->name);
+}
+
+dinov_status dinov_out_open(dinov_out **out, const char *path, int overwrite, dinov_error *err)
+{
+    dinov_status status;
+    size_t       length = strlen(path);
+    dinov_out   *o      = dinov_calloc(1, sizeof *o);
+
+    *out = NULL;
+    if (!o) return dinov_fail_nomem(err, "output", "a file handle");
+    o->fd        = -1;
+    o->overwrite = overwrite;
+    dinov_escape(o->name, sizeof o->name, path, length);
+    o->path   = dinov_strdup(path);
+    o->folder = dinov_strdup(path);
+    char *temp = dinov_alloc(length + 40, 1);
+    if (!o->path || !o->folder || !temp) {
+        dinov_free(temp);
+        status = dinov_fail_nomem(err, o->name, "its name");
+        goto fail;
+    }
+    char *slash = strrchr(o->folder, '/');
+    if (!slash) memcpy(o->folder, length ? "." : "", length ? 2 : 1);
+    else if (slash == o->folder) slash[1] = '\0';
+    else *slash = '\0';
+
+    if (!overwrite && access(path, F_OK) == 0) {
+        dinov_free(temp);
+        status = exists(err, o);
+        goto fail;
+    }
+    /* A leftover of a killed process has another pid or is taken over by trying the next number. */
+    for (int i = 0; o->fd < 0 && i < 100; i++) {
+        snprintf(temp, length + 40, "%s.tmp-%ld-%d", path, (long)getpid(), i);
+        o->fd = open_retrying(temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0666);
+        if (o->fd < 0 && errno != EEXIST) break;
+    }
+    if (o->fd < 0) {
+        int reason = errno;
+        dinov_free(temp);
+        status = dinov_fail_errno(err, reason, "IO-CREATE", "%s: cannot create it", o->name);
+        goto fail;
+    }
+    o->temp = temp;
+    *out    = o;
+    return DINOV_OK;
+fail:
+    out_free(&o);
+    return status;
+}
+
+static dinov_status write_at(dinov_out *o, uint64_t offset, const void *data, size_t size, dinov_error *err)
+{
+    const uint8_t *p = data;
+    while (size > 0) {
+        size_t  part = size < ((size_t)1 << 30) ? size : (size_t)1 << 30;
+        ssize_t n    = pwrite(o->fd, p, part, (off_t)offset);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0)
+            return dinov_fail_errno(err, n < 0 ? errno : ENOSPC, "IO-WRITE", "%s: cannot write at byte %llu", o->name,
+                                    (unsigned long long)offset);
+        p += n, size -= (size_t)n, offset += (uint64_t)n;
+    }
+    return DINOV_OK;
+}
+
+dinov_status dinov_out_write(dinov_out *out, const void *data, size_t size, dinov_error *err)
+{
+    DINOV_TRY(write_at(out, out->size, data, size, err));
+    out->size += size;
+    return DINOV_OK;
+}
+
+dinov_status dinov_out_patch(dinov_out *out, uint64_t offset, const void *data, size_t size, dinov_error *err)
+{
+    DINOV_ASSERT(offset <= out->size && size <= out->size - offset);
+    return write_at(out, offset, data, size, err);
+}
+
+uint64_t dinov_out_size(const dinov_out *out) { return out->size; }
+
+static dinov_status sync_folder(dinov_out *o, dinov_error *err)
+{
+    int fd = open_retrying(o->folder, O_RDONLY | O_DIRECTORY, 0);
+    if (fd < 0) return dinov_fail_errno(err, errno, "IO-SYNC", "%s: cannot open its folder", o->name);
+    int reason = fsync(fd) == 0 ? 0 : errno;
+    close(fd);
+    if (reason && reason != EINVAL) /* some file systems cannot sync a folder */
+        return dinov_fail_errno(err, reason, "IO-SYNC", "%s: cannot sync its folder", o->name);
+    return DINOV_OK;
+}
+
+dinov_status dinov_out_commit(dinov_out **out, dinov_error *err)
+{
+    dinov_out   *o      = *out;
+    dinov_status status = DINOV_OK;
+
+    if (fsync(o->fd) != 0) {
+        status = dinov_fail_errno(err, errno, "IO-SYNC", "%s: cannot sync", o->name);
+    } else {
+        int closed = close(o->fd);
+        o->fd      = -1;
+        if (closed != 0 && errno != EINTR) {
+            status = dinov_fail_errno(err, errno, "IO-SYNC", "%s: cannot close", o->name);
+        } else if (o->overwrite ? rename(o->temp, o->path) != 0 : link(o->temp, o->path) != 0) {
+            /* link refuses an existing name, which rename would replace */
+            status = errno == EEXIST ? exists(err, o)
+                                     : dinov_fail_errno(err, errno, "IO-RENAME", "%s: cannot give it its name", o->name);
+        } else {
+            if (o->overwrite) {
+                dinov_free(o->temp);
+                o->temp = NULL;
+            } else {
+                unlink(o->temp);
+            }
+            status = sync_folder(o, err);
+        }
+    }
+    *out = NULL;
+    out_free(&o);
+    return status;
+}
+
+void dinov_out_abort(dinov_out **out)
+{
+    if (out && *out) out_free(out);
+}

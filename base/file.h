@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Files: mapping for reading, and the one way a file is written. A written file appears whole or
+ * not at all: temporary name in the same folder (O_EXCL), write, fsync, rename, fsync the folder.
+ * An error from write, fsync or close voids the temporary; the call is never retried.
+ */
+#ifndef DINOV_BASE_FILE_H
+#define DINOV_BASE_FILE_H
+
+#include "base/fail.h"
+
+typedef struct dinov_map {
+    const uint8_t *data; /* never NULL after a successful open, even for an empty file */
+    size_t         size;
+} dinov_map;
+
+/* Maps a regular file read-only. ERR_IO: IO-OPEN, IO-MAP. */
+dinov_status dinov_map_open(dinov_map *out, const char *path, dinov_error *err);
+/* Tells the kernel that [offset, offset + size) will not be read again: its pages stop counting
+ * against this process. Whole pages inside the range only. */
+void dinov_map_forget(const dinov_map *map, size_t offset, size_t size);
+void dinov_map_close(dinov_map *map);
+
+/* Reads a whole file of at most `limit` bytes into memory (dinov_free). ERR_IO, ERR_LIMIT (IO-LARGE), ERR_NOMEM. */
+dinov_status dinov_file_read(void **out, size_t *size, const char *path, size_t limit, dinov_error *err);
+
+typedef struct dinov_out dinov_out;
+
+/* Starts `path`. Without `overwrite` an existing file is refused (ERR_IO, code IO-EXISTS, the
+ * message says -f), here and again at commit. */
+dinov_status dinov_out_open(dinov_out **out, const char *path, int overwrite, dinov_error *err);
+dinov_status dinov_out_write(dinov_out *out, const void *data, size_t size, dinov_error *err);
+/* Replaces bytes already written. */
+dinov_status dinov_out_patch(dinov_out *out, uint64_t offset, const void *data, size_t size, dinov_error *err);
+/* Bytes written so far. */
+uint64_t dinov_out_size(const dinov_out *out);
+/* Makes the file appear, durably; frees *out either way. */
+dinov_status dinov_out_commit(dinov_out **out, dinov_error *err);
+/* Leaves nothing behind; NULL, or a pointer to NULL, is allowed. */
+void dinov_out_abort(dinov_out **out);
+
+#endif

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The frame every program shares: an option table, help printed from it, messages, exit codes.
+ * A program is a table, a run function that calls the library, and one call of dinov_tool_main.
+ */
+#ifndef DINOV_CLI_TOOL_H
+#define DINOV_CLI_TOOL_H
+
+#include "base/fail.h"
+
+#include <stdbool.h>
+
+enum { DINOV_EXIT_OK = 0, DINOV_EXIT_INPUT = 2, DINOV_EXIT_SYSTEM = 3, DINOV_EXIT_LIMIT = 4, DINOV_EXIT_USAGE = 64,
+       DINOV_EXIT_BUG = 70, DINOV_EXIT_TERM = 143 };
+
+typedef enum dinov_opt_kind {
+    DINOV_OPT_FLAG, /* bool *       set to true */
+    DINOV_OPT_TEXT, /* const char ** points into argv */
+    DINOV_OPT_INT,  /* int64_t *    decimal, within [min, max] */
+} dinov_opt_kind;
+
+typedef struct dinov_opt {
+    char           letter;  /* 0: none */
+    const char    *name;    /* long name without dashes; NULL ends the table */
+    dinov_opt_kind kind;
+    void          *value;
+    const char    *operand; /* how help names the value: "FILE", "N"; NULL for a flag */
+    const char    *help;    /* one line, ends with the default: "threads (default 0: all cores)" */
+    int64_t        min, max;
+    bool           common;  /* shown by -h; the rest only by --help */
+} dinov_opt;
+
+typedef struct dinov_tool {
+    const char      *name;     /* "dinov-infer" */
+    const char      *usage;    /* after the name: "-m MODEL -o OUT INPUT..." */
+    const char      *summary;  /* one sentence */
+    const char      *examples; /* two real commands with a line on each */
+    const char      *details;  /* further text for --help, or NULL */
+    const dinov_opt *options;  /* -h, --help, --version are added by the frame */
+    /* Positional arguments only; returns the exit code. */
+    int (*run)(const struct dinov_tool *tool, int argc, char **argv);
+} dinov_tool;
+
+/* Parses, handles help and version, runs. Returns the exit code. */
+int dinov_tool_main(const dinov_tool *tool, int argc, char **argv);
+
+/* Prints "NAME: message [CODE]" and returns the exit code its status maps to. */
+int dinov_tool_fail(const dinov_tool *tool, const dinov_error *err);
+
+/* Prints a usage sentence and returns 64. */
+int dinov_tool_usage(const dinov_tool *tool, const char *format, ...) DINOV_PRINTF(2, 3);
+
+/* A line on stderr: "NAME: ...". */
+void dinov_tool_note(const dinov_tool *tool, const char *format, ...) DINOV_PRINTF(2, 3);
+
+/* Results on stdout reach their destination or the program fails: call before returning success. */
+int dinov_tool_flush(const dinov_tool *tool);
+
+#endif

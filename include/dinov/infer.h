@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Features out of pixels: open a checkpoint, prepare images, run, close.
+ *
+ * Threads: an engine runs one batch at a time and uses its own threads inside; different engines
+ * are independent. Results are the same bits for any number of threads and any batch size on one
+ * instruction set (dinov_engine_isa).
+ */
+#ifndef DINOV_INFER_H
+#define DINOV_INFER_H
+
+#include "dinov/format.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct dinov_engine dinov_engine;
+
+typedef struct dinov_engine_options {
+    int         threads; /* worker threads (default 0: all cores this process may use) */
+    const char *isa;     /* force "ref", "avx2" or "avx512" (default NULL: the best this CPU has) */
+} dinov_engine_options;
+
+/* Opens a checkpoint file of our format and prepares it to run. `options` may be NULL. */
+dinov_status dinov_engine_open(dinov_engine **out, const char *path,
+                               const dinov_engine_options *options, dinov_error *err);
+
+/* The same for weights already in memory; they are no longer needed after the call returns,
+ * except for what `weights` holds in F32 and small: keep them alive until close. */
+dinov_status dinov_engine_open_weights(dinov_engine **out, const dinov_weights *weights,
+                                       const dinov_engine_options *options, dinov_error *err);
+
+/* NULL, or a pointer to NULL, is allowed; *engine becomes NULL. */
+void dinov_engine_close(dinov_engine **engine);
+
+const dinov_model      *dinov_engine_model(const dinov_engine *engine);
+const dinov_preprocess *dinov_engine_preprocess(const dinov_engine *engine);
+/* "ref", "avx2" or "avx512": what the results depend on, to the last bit. */
+const char *dinov_engine_isa(const dinov_engine *engine);
+int         dinov_engine_threads(const dinov_engine *engine);
+
+/* One layer's output for a batch. A NULL pointer is not computed. All are written by the call. */
+typedef struct dinov_features {
+    int    layer;   /* block index 0..depth-1, or negative from the end: -1 is the last */
+    int    no_norm; /* 1: before the final LayerNorm (default 0: after it) */
+    float *cls;     /* [images, dim] */
+    float *mean;    /* [images, dim], mean over patch tokens */
+    float *reg;     /* [images, registers, dim] */
+    float *patch;   /* [images, height / patch, width / patch, dim] */
+} dinov_features;
+
+/*
+ * Runs `images` pictures of one size. `pixels` is [images, channels, height, width], normalised;
+ * height and width are multiples of the patch, not necessarily equal. `features` has `count`
+ * entries, one a layer.
+ * Errors: ERR_SHAPE (size not a multiple, layer out of range), ERR_NOMEM.
+ */
+dinov_status dinov_engine_run(dinov_engine *engine, const float *pixels, int64_t images,
+                              int64_t height, int64_t width, const dinov_features *features,
+                              size_t count, dinov_error *err);
+
+/* Recomputes golden vectors on this machine. *worst (may be NULL) receives the largest relative
+ * difference met; ERR_CORRUPT when one exceeds the proof's tolerance. */
+dinov_status dinov_engine_prove(dinov_engine *engine, const dinov_proof *proof, double *worst,
+                                dinov_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
