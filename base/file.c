@@ -67,12 +67,12 @@ dinov_status dinov_map_open(dinov_map *out, const char *path, dinov_error *err)
     return DINOV_OK;
 }
 
-void dinov_map_forget(const dinov_map *map, size_t offset, size_t size)
+void dinov_map_forget(const void *map, size_t map_size, const void *data, size_t size)
 {
-    size_t page  = (size_t)sysconf(_SC_PAGESIZE);
-    size_t begin = (offset + page - 1) / page * page;
-    size_t end   = (offset + size) / page * page;
-    if (map->size && begin < end) madvise((void *)(uintptr_t)(map->data + begin), end - begin, MADV_DONTNEED);
+    uintptr_t start = (uintptr_t)map, at = (uintptr_t)data, page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    if (!map || at < start || size > map_size || at - start > map_size - size) return;
+    uintptr_t begin = (at + page - 1) / page * page, end = (at + size) / page * page;
+    if (begin < end) madvise((void *)begin, end - begin, MADV_DONTNEED);
 }
 
 void dinov_map_close(dinov_map *map)

@@ -16,9 +16,9 @@ typedef struct dinov_map {
 
 /* Maps a regular file read-only. ERR_IO: IO-OPEN, IO-MAP. */
 dinov_status dinov_map_open(dinov_map *out, const char *path, dinov_error *err);
-/* Tells the kernel that [offset, offset + size) will not be read again: its pages stop counting
- * against this process. Whole pages inside the range only. */
-void dinov_map_forget(const dinov_map *map, size_t offset, size_t size);
+/* Gives the pages of [data, data + size) back, if they lie in the read-only file mapping `map`: they
+ * stop counting against this process and are read again when touched. Whole pages only. */
+void dinov_map_forget(const void *map, size_t map_size, const void *data, size_t size);
 void dinov_map_close(dinov_map *map);
 
 /* Reads a whole file of at most `limit` bytes into memory (dinov_free). ERR_IO, ERR_LIMIT (IO-LARGE), ERR_NOMEM. */

@@ -66,6 +66,10 @@ typedef struct dinov_weights {
     dinov_preprocess          preprocess;
     const dinov_named_tensor *tensors;
     size_t                    count;
+    /* The read-only file mapping that tensors may lie in, or NULL. Whoever copies weights out may
+     * give its pages back to the system as it goes; they are read again when touched. */
+    const void *map;
+    size_t      map_size;
 } dinov_weights;
 
 /* The tensor of that exact name, or NULL. */

@@ -22,12 +22,13 @@ typedef struct dinov_engine_options {
     const char *isa;     /* force "ref", "avx2" or "avx512" (default NULL: the best this CPU has) */
 } dinov_engine_options;
 
-/* Opens a checkpoint file of our format and prepares it to run. `options` may be NULL. */
+/* Opens a checkpoint file of our format, verifies its checksums and prepares it to run.
+ * `options` may be NULL. Errors: those of dinov_checkpoint_open and _verify, ERR_NOMEM,
+ * ERR_UNSUPPORTED (an instruction set this CPU lacks). */
 dinov_status dinov_engine_open(dinov_engine **out, const char *path,
                                const dinov_engine_options *options, dinov_error *err);
 
-/* The same for weights already in memory; they are no longer needed after the call returns,
- * except for what `weights` holds in F32 and small: keep them alive until close. */
+/* The same for weights at hand, unverified. They are copied and not needed after the call. */
 dinov_status dinov_engine_open_weights(dinov_engine **out, const dinov_weights *weights,
                                        const dinov_engine_options *options, dinov_error *err);
 
