@@ -61,6 +61,9 @@ dinov_status dinov_engine_run(dinov_engine *engine, const float *pixels, int64_t
                               int64_t height, int64_t width, const dinov_features *features,
                               size_t count, dinov_error *err);
 
+/* The input of a golden case (struct dinov_golden): pixels [channels, height, width]; seed >= 0. */
+void dinov_golden_input(float *pixels, int64_t channels, int64_t height, int64_t width, int64_t seed);
+
 /* Recomputes golden vectors on this machine. *worst (may be NULL) receives the largest relative
  * difference met; ERR_CORRUPT when one exceeds the proof's tolerance. */
 dinov_status dinov_engine_prove(dinov_engine *engine, const dinov_proof *proof, double *worst,

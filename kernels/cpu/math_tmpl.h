@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * exp, erf, GELU and SiLU on vectors. The polynomials are minimax fits made for these intervals
+ * (weighted least squares, Lawson's iteration); errors are stated beside them and held by
+ * tests/kernels/check.c.
+ */
+
+static inline float v_sum(vf a)
+{
+    __m128 q = fold_add(a);
+    q        = _mm_add_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+}
+
+static inline float v_largest(vf a)
+{
+    __m128 q = fold_max(a);
+    q        = _mm_max_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_max_ss(q, _mm_movehdup_ps(q)));
+}
+
+/* exp for x <= 88; below -87 it stays at e^-87. x = n ln 2 + r, |r| <= ln 2 / 2, error 3.3e-9 before rounding. */
+static inline vf v_exp(vf x)
+{
+    x    = v_min(v_max(x, v_set1(-87.0f)), v_set1(88.0f));
+    vf n = v_round(v_mul(x, v_set1(1.44269504088896341f)));
+    vf r = v_fma(n, v_set1(-0.693145751953125f), x); /* ln 2 in two parts, the first exact in n * part */
+    r    = v_fma(n, v_set1(-1.42860682030941723e-6f), r);
+    vf p = v_set1(1.381314236e-03f);
+    p    = v_fma(p, r, v_set1(8.369419043e-03f));
+    p    = v_fma(p, r, v_set1(4.166845683e-02f));
+    p    = v_fma(p, r, v_set1(1.666651479e-01f));
+    p    = v_fma(p, r, v_set1(4.999999305e-01f));
+    p    = v_fma(v_mul(r, r), p, r);
+    return v_scale2(v_add(p, v_set1(1.0f)), n);
+}
+
+/* erf for z >= 0: z + z P(z^2) below 1 (error 1.2e-9), 1 - exp(-z Q(z)) above (3.6e-10), 1 from 4 on. */
+static inline vf v_erf_abs(vf z)
+{
+    vf s = v_mul(z, z), p = v_set1(7.853857704e-05f);
+    p    = v_fma(p, s, v_set1(-8.010192520e-04f));
+    p    = v_fma(p, s, v_set1(5.188327560e-03f));
+    p    = v_fma(p, s, v_set1(-2.685381187e-02f));
+    p    = v_fma(p, s, v_set1(1.128358515e-01f));
+    p    = v_fma(p, s, v_set1(-3.761262582e-01f));
+    p    = v_fma(p, s, v_set1(1.283791657e-01f));
+    p    = v_fma(p, z, z);
+
+    vf t = v_min(z, v_set1(4.0f)), q = v_set1(1.413383829e-05f);
+    q    = v_fma(q, t, v_set1(-3.523321674e-04f));
+    q    = v_fma(q, t, v_set1(3.764660230e-03f));
+    q    = v_fma(q, t, v_set1(-2.402550910e-02f));
+    q    = v_fma(q, t, v_set1(1.065491037e-01f));
+    q    = v_fma(q, t, v_set1(6.349582970e-01f));
+    q    = v_fma(q, t, v_set1(1.128697159e+00f));
+    q    = v_sub(v_set1(1.0f), v_exp(v_mul(v_sub(v_zero(), t), q)));
+    return v_select_lt(z, v_set1(1.0f), p, q);
+}
+
+/* 0.5 x (1 + erf(x / sqrt 2)) = (x + |x| erf(|x| / sqrt 2)) / 2, since erf is odd. */
+static inline vf v_gelu(vf x)
+{
+    vf a = v_abs(x);
+    return v_mul(v_set1(0.5f), v_fma(a, v_erf_abs(v_mul(a, v_set1(0.70710678118654752f))), x));
+}
+
+static inline vf v_silu(vf x) { return v_div(x, v_add(v_set1(1.0f), v_exp(v_sub(v_zero(), x)))); }

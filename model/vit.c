@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Weights out of a file into the layout one ops table wants. The same walk runs twice: first it adds
+ * up sizes, then it hands out places in one block of memory and fills them.
+ */
+#include "model/vit.h"
+
+#include "base/alloc.h"
+#include "base/dtype.h"
+#include "base/file.h"
+#include "format/params.h"
+#include "model/real.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct placer {
+    const dinov_weights *weights;
+    const dinov_ops     *ops;
+    dinov_stream         stream;
+    char                *memory; /* NULL in the first walk */
+    size_t               used;
+    void                *wide; /* a whole weight as `real`, when the file's bytes cannot be used in place */
+    size_t               wide_size;
+};
+
+static void *place(struct placer *p, size_t elements)
+{
+    void *at = p->memory ? p->memory + p->used : NULL;
+    p->used += (elements * p->ops->real_size + 63) / 64 * 64;
+    return at;
+}
+
+static const dinov_tensor *find(const struct placer *p, const char *prefix, const char *name)
+{
+    char full[DINOV_PARAM_NAME];
+    snprintf(full, sizeof full, "%s%s", prefix, name);
+    return dinov_weights_find(p->weights, full);
+}
+
+static uint64_t elements_of(const dinov_tensor *t)
+{
+    uint64_t bytes = 0;
+    DINOV_ASSERT(dinov_tensor_bytes(t, &bytes));
+    return bytes / dinov_dtype_size(t->dtype);
+}
+
+/* The tensor as `real`: its own bytes when they already are, else converted into `wide`. */
+static const void *as_real(struct placer *p, const dinov_tensor *t)
+{
+    if (t->dtype == DINOV_F32 && p->ops->real_size == sizeof(float) && (uintptr_t)t->data % sizeof(float) == 0)
+        return t->data;
+    dinov_to_real(p->wide, p->ops->real_size, t->data, t->dtype, elements_of(t));
+    return p->wide;
+}
+
+static void forget(struct placer *p, const dinov_tensor *t)
+{
+    dinov_map_forget(p->weights->map, p->weights->map_size, t->data, elements_of(t) * dinov_dtype_size(t->dtype));
+}
+
+/* NULL when the model has no such tensor. */
+static const void *vector(struct placer *p, const char *prefix, const char *name)
+{
+    const dinov_tensor *t = find(p, prefix, name);
+    if (!t) return NULL;
+    void *at = place(p, elements_of(t));
+    if (at) {
+        dinov_to_real(at, p->ops->real_size, t->data, t->dtype, elements_of(t));
+        forget(p, t);
+    }
+    return at;
+}
+
+static dinov_linear linear(struct placer *p, const char *prefix, const char *name, dinov_activation act)
+{
+    char full[DINOV_PARAM_NAME];
+    snprintf(full, sizeof full, "%s.weight", name);
+    const dinov_tensor *weight = find(p, prefix, full);
+    snprintf(full, sizeof full, "%s.bias", name);
+    const dinov_tensor *bias = find(p, prefix, full);
+
+    int64_t      n      = weight->dim[0], k = (int64_t)elements_of(weight) / n;
+    void        *packed = place(p, p->ops->linear_size(n, k));
+    void        *packed_bias = place(p, p->ops->linear_bias_size(n));
+    dinov_linear l      = {.n = n, .k = k, .act = act, .packed = packed, .bias = packed_bias};
+    size_t       size   = elements_of(weight) * p->ops->real_size;
+    if (size > p->wide_size) p->wide_size = size;
+    if (packed) {
+        p->ops->linear_pack(&p->stream, packed, as_real(p, weight), n, k, act);
+        forget(p, weight);
+        p->ops->linear_pack_bias(packed_bias, bias ? as_real(p, bias) : NULL, n, act);
+    }
+    return l;
+}
+
+static void walk(struct placer *p, dinov_vit *vit)
+{
+    bool swiglu      = vit->config.ffn == DINOV_FFN_SWIGLU;
+    vit->cls         = vector(p, "", "cls_token");
+    vit->pos         = vector(p, "", "pos_embed");
+    vit->registers   = vector(p, "", "register_tokens");
+    vit->patch       = linear(p, "", "patch_embed.proj", DINOV_ACT_NONE);
+    vit->norm_weight = vector(p, "", "norm.weight");
+    vit->norm_bias   = vector(p, "", "norm.bias");
+    for (int64_t i = 0; i < vit->config.depth; i++) {
+        dinov_vit_block *b = &vit->blocks[i];
+        char             prefix[32];
+        snprintf(prefix, sizeof prefix, "blocks.%lld.", (long long)i);
+        b->norm1_weight = vector(p, prefix, "norm1.weight");
+        b->norm1_bias   = vector(p, prefix, "norm1.bias");
+        b->qkv          = linear(p, prefix, "attn.qkv", DINOV_ACT_NONE);
+        b->proj         = linear(p, prefix, "attn.proj", DINOV_ACT_NONE);
+        b->ls1          = vector(p, prefix, "ls1.gamma");
+        b->norm2_weight = vector(p, prefix, "norm2.weight");
+        b->norm2_bias   = vector(p, prefix, "norm2.bias");
+        b->up   = linear(p, prefix, swiglu ? "mlp.w12" : "mlp.fc1", swiglu ? DINOV_ACT_SWIGLU : DINOV_ACT_GELU);
+        b->down = linear(p, prefix, swiglu ? "mlp.w3" : "mlp.fc2", DINOV_ACT_NONE);
+        b->ls2  = vector(p, prefix, "ls2.gamma");
+    }
+}
+
+static bool needs_wide(const struct placer *p)
+{
+    if (p->ops->real_size != sizeof(float)) return true;
+    for (size_t i = 0; i < p->weights->count; i++)
+        if (p->weights->tensors[i].tensor.dtype != DINOV_F32 || (uintptr_t)p->weights->tensors[i].tensor.data % sizeof(float))
+            return true;
+    return false;
+}
+
+dinov_status dinov_vit_init(dinov_vit *vit, const dinov_weights *weights, const dinov_ops *ops, dinov_pool *pool,
+                            dinov_error *err)
+{
+    *vit = (dinov_vit){.config = weights->model, .ops = ops};
+    DINOV_TRY(dinov_weights_check(weights, "model", err));
+
+    struct placer p = {.weights = weights, .ops = ops, .stream = {.pool = pool}};
+    vit->blocks     = dinov_calloc((size_t)weights->model.depth, sizeof *vit->blocks);
+    if (!vit->blocks) return dinov_fail_nomem(err, "model", "its blocks");
+    walk(&p, vit);
+    vit->memory = dinov_alloc_aligned(p.used, 1);
+    p.memory    = vit->memory;
+    if (needs_wide(&p)) p.wide = dinov_alloc_aligned(p.wide_size, 1);
+    if (!p.memory || (needs_wide(&p) && !p.wide)) {
+        dinov_free(p.wide);
+        dinov_vit_clear(vit);
+        return dinov_fail(err, DINOV_ERR_NOMEM, "MEM", "model: out of memory for %zu MiB of weights", p.used >> 20);
+    }
+    p.used = 0;
+    walk(&p, vit);
+    dinov_free(p.wide);
+    return DINOV_OK;
+}
+
+void dinov_vit_clear(dinov_vit *vit)
+{
+    dinov_free(vit->blocks);
+    dinov_free(vit->memory);
+    *vit = (dinov_vit){0};
+}
