@@ -1,1 +1,11 @@
-# tests of image
+# tests of image: pictures drawn by the tests, the tables of real pictures where that data is present
+add_executable(image_probe image/probe.c)
+target_link_libraries(image_probe PRIVATE dinov_image)
+set_target_properties(image_probe PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+
+set(DINOV_PYTHON_RUN sh -c "exec \"\${DINOV_PYTHON:-python3}\" \"$@\"" python)
+foreach(part resize png jpeg eval)
+    add_test(NAME image_${part} COMMAND ${DINOV_PYTHON_RUN} ${CMAKE_CURRENT_SOURCE_DIR}/image/parity.py
+                                        $<TARGET_FILE:image_probe> ${part})
+    set_tests_properties(image_${part} PROPERTIES LABELS full SKIP_RETURN_CODE 77)
+endforeach()

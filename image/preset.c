@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * From a decoded picture to the model's input: the preset grammar, the sizes it leads to (integer
+ * arithmetic only), and the pixels, as torchvision's Resize, CenterCrop, ToTensor and Normalize give
+ * them on a PIL picture.
+ */
+#include "image/internal.h"
+
+#include "base/alloc.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+enum { MAX_SIZE = 16384 };
+
+static const struct {
+    const char       *name;
+    dinov_preset_kind kind;
+} kinds[] = {
+    {"eval", DINOV_PRESET_EVAL},     {"short", DINOV_PRESET_SHORT}, {"long", DINOV_PRESET_LONG},
+    {"square", DINOV_PRESET_SQUARE}, {"full", DINOV_PRESET_FULL},
+};
+
+/* Digits only, 1..MAX_SIZE; 0 when it is not that. */
+static int64_t parse_size(const char *text)
+{
+    int64_t n = 0;
+    if (!*text) return 0;
+    for (; *text; text++) {
+        if (*text < '0' || *text > '9') return 0;
+        n = 10 * n + (*text - '0');
+        if (n > MAX_SIZE) return 0;
+    }
+    return n;
+}
+
+static bool parse(dinov_preset *out, const char *text)
+{
+    size_t length = strcspn(text, ":");
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        if (strlen(kinds[i].name) != length || memcmp(kinds[i].name, text, length) != 0) continue;
+        out->kind = kinds[i].kind;
+        out->size = text[length] ? parse_size(text + length + 1) : out->kind == DINOV_PRESET_EVAL ? 224 : 0;
+        return out->kind == DINOV_PRESET_FULL ? text[length] == '\0' : out->size > 0;
+    }
+    return false;
+}
+
+dinov_status dinov_preset_parse(dinov_preset *out, const char *text, dinov_error *err)
+{
+    dinov_preset preset;
+    char         shown[64];
+    if (!parse(&preset, text))
+        return dinov_fail(err, DINOV_ERR_CONFIG, "OPT-PRESET",
+                          "preset: expected eval, eval:N, short:N, long:N, square:N (N from 1 to %d) or full, found \"%s\"",
+                          MAX_SIZE, dinov_escape(shown, sizeof shown, text, strlen(text)));
+    *out = preset;
+    return DINOV_OK;
+}
+
+/* numerator / denominator to the nearest multiple of `patch`, halves up, at least one patch. */
+static int64_t nearest_multiple(int64_t numerator, int64_t denominator, int64_t patch)
+{
+    int64_t n = (2 * numerator + patch * denominator) / (2 * patch * denominator);
+    return patch * (n > 0 ? n : 1);
+}
+
+dinov_status dinov_preset_size(const dinov_preset *preset, int64_t patch, int64_t width, int64_t height,
+                               int64_t *input_width, int64_t *input_height, dinov_error *err)
+{
+    int64_t n = preset->size, w = n, h = n;
+    bool    wide = width > height;
+
+    DINOV_ASSERT(patch > 0 && width > 0 && height > 0 && width <= DINOV_IMAGE_MAX_SIDE && height <= DINOV_IMAGE_MAX_SIDE);
+    switch (preset->kind) {
+    case DINOV_PRESET_EVAL:
+    case DINOV_PRESET_SQUARE:
+        if (n % patch != 0)
+            return dinov_fail(err, DINOV_ERR_CONFIG, "OPT-PRESET",
+                              "preset: expected a size that is a multiple of the model's patch %lld, found %lld; "
+                              "the nearest is %lld",
+                              (long long)patch, (long long)n, (long long)nearest_multiple(n, 1, patch));
+        break;
+    case DINOV_PRESET_SHORT:
+    case DINOV_PRESET_LONG:
+        /* The side that becomes N, and the other in proportion. */
+        if ((preset->kind == DINOV_PRESET_SHORT) == wide) {
+            h = nearest_multiple(n, 1, patch);
+            w = nearest_multiple(n * width, height, patch);
+        } else {
+            w = nearest_multiple(n, 1, patch);
+            h = nearest_multiple(n * height, width, patch);
+        }
+        break;
+    case DINOV_PRESET_FULL:
+        w = nearest_multiple(width, 1, patch);
+        h = nearest_multiple(height, 1, patch);
+        break;
+    }
+    if (w > DINOV_IMAGE_MAX_SIDE + patch || h > DINOV_IMAGE_MAX_SIDE + patch || w * h > DINOV_IMAGE_MAX_PIXELS)
+        return dinov_fail(err, DINOV_ERR_LIMIT, "IMG-LARGE",
+                          "a picture of %lld x %lld pixels leads to an input of %lld x %lld; expected at most %d pixels; "
+                          "choose a smaller preset",
+                          (long long)width, (long long)height, (long long)w, (long long)h, DINOV_IMAGE_MAX_PIXELS);
+    *input_width  = w;
+    *input_height = h;
+    return DINOV_OK;
+}
+
+/* Half of an even or odd surplus, halves to even, as Python's round(d / 2.0). */
+static int64_t half_to_even(int64_t d) { return d / 2 + (d & (d / 2) & 1); }
+
+/* The size after Resize and the part of it the crop keeps. */
+static dinov_window resized_window(const dinov_preset *preset, const dinov_image *image, int64_t w, int64_t h,
+                                   int64_t *resized_w, int64_t *resized_h)
+{
+    *resized_w = w;
+    *resized_h = h;
+    if (preset->kind != DINOV_PRESET_EVAL) return (dinov_window){0, 0, w, h};
+    int64_t shorter = preset->size * 256 / 224 / 2 * 2;
+    bool    wide    = image->width > image->height;
+    *resized_w      = wide ? shorter * image->width / image->height : shorter;
+    *resized_h      = wide ? shorter : shorter * image->height / image->width;
+    return (dinov_window){half_to_even(*resized_w - w), half_to_even(*resized_h - h), w, h};
+}
+
+/* ToTensor and Normalize in float32, in torchvision's order; a byte has only 256 answers. */
+static void normalise(float *out, const uint8_t *rgb, int64_t pixels, const dinov_preprocess *preprocess)
+{
+    for (int c = 0; c < 3; c++) {
+        float value[256];
+        for (int v = 0; v < 256; v++) value[v] = ((float)v / 255.0f - preprocess->mean[c]) / preprocess->std[c];
+        for (int64_t i = 0; i < pixels; i++) out[c * pixels + i] = value[rgb[3 * i + c]];
+    }
+}
+
+dinov_status dinov_preset_apply(const dinov_preset *preset, int64_t patch, const dinov_preprocess *preprocess,
+                                dinov_image *image, float *pixels, dinov_error *err)
+{
+    int64_t w, h, resized_w, resized_h;
+
+    if (preset->kind != DINOV_PRESET_EVAL) DINOV_TRY(dinov_image_turn(image, err));
+    DINOV_TRY(dinov_preset_size(preset, patch, image->width, image->height, &w, &h, err));
+    dinov_window window = resized_window(preset, image, w, h, &resized_w, &resized_h);
+    uint8_t     *rgb    = dinov_alloc((size_t)(w * h), 3);
+    if (!rgb) return dinov_fail_nomem(err, "image", "the resized picture");
+    dinov_status status = dinov_resize_bicubic(rgb, window, resized_w, resized_h, image->pixels, image->width,
+                                               image->height, err);
+    if (status == DINOV_OK) normalise(pixels, rgb, w * h, preprocess);
+    dinov_free(rgb);
+    return status;
+}
