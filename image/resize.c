@@ -2,7 +2,7 @@
  *
  * PIL's resize for 8-bit RGB with the bicubic filter (a = -0.5), bit for bit. Shrinking widens the
  * filter by the scale (antialias). Coefficients are computed and normalised in double and rounded to
- * 22 fractional bits; rows are filtered first, rounded to 8 bits, then columns.
+ * 22 fractional bits; one direction is filtered and rounded to 8 bits, then the other.
  *
  * Both passes are one loop: a weighted sum of equally long byte strips. Along columns the strips are
  * pieces of picture rows. Along rows they are made by turning ROWS rows on their side.
@@ -12,6 +12,7 @@
 #include "base/alloc.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 enum { FRACTION = 32 - 8 - 2, STRIP = 48, ROWS = STRIP / 3 };
@@ -104,22 +105,24 @@ static inline __attribute__((always_inline)) void blend(uint8_t *out, const uint
     }
 }
 
+/* One direction. `in` is the first input sample any output needs, number `origin` along the taps. */
 struct pass {
-    uint8_t       *out;
-    const uint8_t *in;
-    int64_t        in_stride;   /* bytes from one input row to the next */
-    int64_t        width, rows; /* of the output */
+    uint8_t           *out;
+    const uint8_t     *in;
+    int64_t            in_stride;   /* bytes from one input row to the next */
+    int64_t            width, rows; /* of the output */
     const struct taps *taps;
-    uint8_t       *strips;      /* columns pass: unused */
-    int64_t        first_column, columns; /* input columns the strips hold */
+    int64_t            origin;
+    uint8_t           *strips;      /* rows pass: [columns, STRIP] */
+    int64_t            columns;     /* rows pass: input columns needed */
 };
 
-/* Columns: every output row from `count` input rows; in points at input row 0. */
+/* Columns: every output row from some input rows. */
 static inline __attribute__((always_inline)) void columns_body(const struct pass *p)
 {
     int64_t bytes = 3 * p->width;
     for (int64_t y = 0; y < p->rows; y++) {
-        const uint8_t *in     = p->in + p->taps->first[y] * p->in_stride;
+        const uint8_t *in     = p->in + (p->taps->first[y] - p->origin) * p->in_stride;
         const int32_t *weight = p->taps->weight + y * p->taps->most;
         uint8_t       *out    = p->out + y * bytes;
         int64_t        x      = 0;
@@ -139,13 +142,13 @@ static inline __attribute__((always_inline)) void rows_body(const struct pass *p
     for (int64_t y = 0; y < p->rows; y += ROWS) {
         int64_t rows = p->rows - y < ROWS ? p->rows - y : ROWS;
         for (int64_t r = 0; r < rows; r++) {
-            const uint8_t *in = p->in + (y + r) * p->in_stride + 3 * p->first_column;
+            const uint8_t *in = p->in + (y + r) * p->in_stride;
             for (int64_t x = 0; x < p->columns; x++)
                 for (int c = 0; c < 3; c++) p->strips[x * STRIP + c * ROWS + r] = in[3 * x + c];
         }
         for (int64_t x = 0; x < p->width; x++) {
             uint8_t        column[STRIP];
-            const uint8_t *in = p->strips + (p->taps->first[x] - p->first_column) * STRIP;
+            const uint8_t *in = p->strips + (p->taps->first[x] - p->origin) * STRIP;
             blend(column, in, STRIP, p->taps->weight + x * p->taps->most, p->taps->count[x]);
             for (int64_t r = 0; r < rows; r++)
                 for (int c = 0; c < 3; c++) p->out[3 * ((y + r) * p->width + x) + c] = column[c * ROWS + r];
@@ -178,52 +181,66 @@ static void reach(const struct taps *t, int64_t count, int64_t *first, int64_t *
     *inputs = end - begin;
 }
 
+/* The 8-bit rounding between the passes makes their order visible. Pillow filters rows first; since
+ * 13.0 columns first when the height shrinks by more than twice what the width does. */
+static int columns_first(int64_t in_width, int64_t in_height, int64_t out_width, int64_t out_height)
+{
+    return out_height < in_height && in_height - out_height > 2 * (in_width - out_width);
+}
+
 dinov_status dinov_resize_bicubic(uint8_t *out, dinov_window window, int64_t out_width, int64_t out_height,
                                   const uint8_t *in, int64_t in_width, int64_t in_height, dinov_error *err)
 {
     struct taps  across = {0}, down = {0};
-    uint8_t     *middle = NULL, *strips = NULL;
+    uint8_t     *middle = NULL;
     dinov_status status = DINOV_OK;
-    int64_t      first_row = window.y, input_rows = window.height;
-    int64_t      stride = 3 * in_width;
-    const uint8_t *rows = in + 3 * window.x; /* input of the columns pass: input row 0, first wanted column */
+    bool         widths = in_width != out_width, heights = in_height != out_height; /* a pass that is the identity is left out */
+    int64_t      column = window.x, columns = window.width, row = window.y, rows = window.height; /* input needed */
 
     DINOV_ASSERT(window.x >= 0 && window.y >= 0 && window.width > 0 && window.height > 0 &&
                  window.x + window.width <= out_width && window.y + window.height <= out_height);
-    /* A pass that keeps the length is the identity, and PIL leaves it out. */
-    if (in_height != out_height) {
-        DINOV_TRY_GOTO(taps_init(&down, in_height, out_height, window.y, window.height, err));
-        reach(&down, window.height, &first_row, &input_rows);
-    }
-    if (in_width != out_width) {
-        struct pass pass = {.in_stride = stride, .width = window.width, .rows = input_rows, .taps = &across};
+    if (widths) {
         DINOV_TRY_GOTO(taps_init(&across, in_width, out_width, window.x, window.width, err));
-        reach(&across, window.width, &pass.first_column, &pass.columns);
-        strips = dinov_calloc((size_t)pass.columns, STRIP);
-        middle = in_height != out_height ? dinov_alloc((size_t)(input_rows * window.width), 3) : out;
-        if (!strips || !middle) {
+        reach(&across, window.width, &column, &columns);
+    }
+    if (heights) {
+        DINOV_TRY_GOTO(taps_init(&down, in_height, out_height, window.y, window.height, err));
+        reach(&down, window.height, &row, &rows);
+    }
+    bool        swap   = columns_first(in_width, in_height, out_width, out_height);
+    struct pass by_row = {.out = out, .width = window.width, .taps = &across, .origin = column, .columns = columns};
+    struct pass by_column = {.out = out, .rows = window.height, .taps = &down, .origin = row};
+    struct pass *first = swap ? &by_column : &by_row, *second = swap ? &by_row : &by_column;
+    by_row.rows        = swap ? window.height : rows;
+    by_column.width    = swap ? columns : window.width;
+    if (!widths || !heights) first = second = widths ? &by_row : &by_column;
+    first->in        = in + 3 * (row * in_width + column);
+    first->in_stride = 3 * in_width;
+    if (first != second) {
+        middle = dinov_alloc((size_t)(first->width * first->rows), 3);
+        if (!middle) {
             status = dinov_fail_nomem(err, "image", "its resize");
             goto fail;
         }
-        pass.in     = in + first_row * stride;
-        pass.out    = middle;
-        pass.strips = strips;
-        (has_avx2() ? rows_avx2 : rows_plain)(&pass);
-        stride = 3 * window.width;
-        rows   = middle;
-        for (int64_t y = 0; down.first && y < window.height; y++) down.first[y] -= (int32_t)first_row;
+        first->out        = middle;
+        second->in        = middle;
+        second->in_stride = 3 * first->width;
     }
-    if (in_height != out_height) {
-        struct pass pass = {.out = out, .in = rows, .in_stride = stride, .width = window.width, .rows = window.height,
-                            .taps = &down};
-        (has_avx2() ? columns_avx2 : columns_plain)(&pass);
-    } else if (in_width == out_width) {
-        for (int64_t y = 0; y < window.height; y++)
-            memcpy(out + 3 * window.width * y, rows + (window.y + y) * stride, 3 * (size_t)window.width);
+    if (widths) {
+        by_row.strips = dinov_calloc((size_t)columns, STRIP);
+        if (!by_row.strips) {
+            status = dinov_fail_nomem(err, "image", "its resize");
+            goto fail;
+        }
     }
+    if (!widths && !heights)
+        for (int64_t y = 0; y < rows; y++) memcpy(out + 3 * columns * y, first->in + y * first->in_stride, 3 * (size_t)columns);
+    if (heights && swap) (has_avx2() ? columns_avx2 : columns_plain)(&by_column);
+    if (widths) (has_avx2() ? rows_avx2 : rows_plain)(&by_row);
+    if (heights && !swap) (has_avx2() ? columns_avx2 : columns_plain)(&by_column);
+    dinov_free(by_row.strips);
 fail:
-    if (middle != out) dinov_free(middle);
-    dinov_free(strips);
+    dinov_free(middle);
     taps_clear(&across);
     taps_clear(&down);
     return status;
