@@ -199,7 +199,12 @@ dinov_status dinov_weights_check(const dinov_weights *weights, const char *where
 
     size_t                     wanted = dinov_param_count(&weights->model);
     const dinov_named_tensor **sorted = dinov_calloc(weights->count, sizeof *sorted);
-    if (!sorted) return dinov_fail_nomem(err, where, "the list of tensors");
+    bool                      *known  = dinov_calloc(weights->count, sizeof *known);
+    if (!sorted || !known) {
+        dinov_free(sorted);
+        dinov_free(known);
+        return dinov_fail_nomem(err, where, "the list of tensors");
+    }
     for (size_t i = 0; i < weights->count; i++) sorted[i] = &weights->tensors[i];
     qsort(sorted, weights->count, sizeof *sorted, by_name);
 
@@ -211,22 +216,15 @@ dinov_status dinov_weights_check(const dinov_weights *weights, const char *where
         status = hit ? check_one(&want, &(*hit)->tensor, where, err)
                      : dinov_fail(err, DINOV_ERR_SHAPE, "MODEL-MISSING", "%s: tensor %s is missing: the model described has %zu tensors, the file %zu",
                                   where, want.name, wanted, weights->count);
+        if (hit) known[*hit - weights->tensors] = true;
     }
-    if (status == DINOV_OK && weights->count != wanted) {
-        /* All wanted names exist, so something else does too: find the first. */
-        for (size_t i = 0; i < weights->count && status == DINOV_OK; i++) {
-            bool known = false;
-            for (size_t j = 0; j < wanted && !known; j++) {
-                dinov_param want;
-                dinov_param_at(&weights->model, j, &want);
-                known = strcmp(want.name, weights->tensors[i].name) == 0;
-            }
-            char name[DINOV_ESCAPED];
-            if (!known)
-                status = dinov_fail(err, DINOV_ERR_SHAPE, "MODEL-LEFTOVER", "%s: tensor %s does not belong to the model described", where,
-                                    dinov_escape(name, sizeof name, weights->tensors[i].name, strlen(weights->tensors[i].name)));
-        }
+    for (size_t i = 0; i < weights->count && status == DINOV_OK; i++) {
+        char name[DINOV_ESCAPED];
+        if (!known[i])
+            status = dinov_fail(err, DINOV_ERR_SHAPE, "MODEL-LEFTOVER", "%s: tensor %s does not belong to the model described", where,
+                                dinov_escape(name, sizeof name, weights->tensors[i].name, strlen(weights->tensors[i].name)));
     }
+    dinov_free(known);
     dinov_free(sorted);
     return status;
 }

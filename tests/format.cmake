@@ -1,1 +1,2 @@
 # tests of format
+dinov_unit(format dinov_format)

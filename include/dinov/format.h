@@ -127,7 +127,7 @@ void dinov_checkpoint_close(dinov_checkpoint **ckpt);
 /* Views into the handle, valid until close. Tensors come in file order. */
 const dinov_weights    *dinov_checkpoint_weights(const dinov_checkpoint *ckpt);
 const dinov_provenance *dinov_checkpoint_provenance(const dinov_checkpoint *ckpt);
-const dinov_proof      *dinov_checkpoint_proof(const dinov_checkpoint *ckpt);
+const dinov_proof      *dinov_checkpoint_proof(const dinov_checkpoint *ckpt); /* count 0: it holds none */
 /* "sha256:<64 hex>" as stored; dinov_checkpoint_verify_id recomputes it. */
 const char *dinov_checkpoint_content_id(const dinov_checkpoint *ckpt);
 /* The "dinov" metadata document as JSON text. */
@@ -150,7 +150,10 @@ typedef struct dinov_write_options {
 /*
  * Writes a whole checkpoint under a temporary name in the folder of `path`, syncs it, renames it
  * and syncs the folder: the file appears whole or not at all. Canonical: equal content and
- * metadata give equal bytes. `proof` may be NULL. Nothing is kept of the arguments.
+ * metadata give equal bytes. `provenance`, its members, `proof` and `options` may be NULL. Nothing is
+ * kept of the arguments.
+ * Errors: ERR_SHAPE (weights that are not the model's), ERR_CONFIG (preprocess, provenance, proof),
+ * ERR_LIMIT, ERR_IO, ERR_NOMEM.
  */
 dinov_status dinov_checkpoint_write(const char *path, const dinov_weights *weights,
                                     const dinov_provenance *provenance, const dinov_proof *proof,

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * XXH3-128 over tensor bytes in blocks of 16 MiB, so that one huge tensor keeps every thread busy
+ * (spec/checkpoint.md 4.4).
+ */
+#ifndef DINOV_FORMAT_DIGEST_H
+#define DINOV_FORMAT_DIGEST_H
+
+#include "base/pool.h"
+#include "format/layout.h"
+
+typedef struct dinov_digest {
+    char hex[DINOV_CK_DIGEST_SIZE]; /* no terminator */
+} dinov_digest;
+
+typedef struct dinov_block {
+    const uint8_t *data;
+    size_t         size; /* 1..DINOV_CK_BLOCK */
+    size_t         tensor;
+} dinov_block;
+
+typedef struct dinov_span {
+    const uint8_t *data;
+    uint64_t       size;
+} dinov_span;
+
+/* Blocks that `bytes` of one tensor make. */
+uint64_t dinov_block_count(uint64_t bytes);
+
+/* Cuts tensors into blocks, in order. *out is owned by the caller (dinov_free). ERR_NOMEM. */
+dinov_status dinov_blocks_cut(dinov_block **out, size_t *count, const dinov_span *tensors, size_t tensor_count,
+                              const char *where, dinov_error *err);
+
+/* out[i] becomes the digest of blocks[i]. */
+void dinov_blocks_digest(dinov_digest *out, const dinov_block *blocks, size_t count, dinov_pool *pool);
+
+#endif

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The header as a whole: length, digest, document, table, padding (spec/checkpoint.md 3).
+ */
+#ifndef DINOV_FORMAT_HEADER_H
+#define DINOV_FORMAT_HEADER_H
+
+#include "format/document.h"
+#include "format/table.h"
+
+/* Canonical bytes 0..8+N for tensors in file order. ERR_LIMIT, ERR_NOMEM. */
+dinov_status dinov_header_build(dinov_text *out, const dinov_document *doc, const dinov_named_tensor *const *tensors,
+                                size_t count, const char *where, dinov_error *err);
+
+/*
+ * Copies the header out of the first `size` bytes of a file and checks its digest, before a byte of
+ * it is interpreted. *out (dinov_free) has *length bytes, 8+N.
+ * ERR_FORMAT when the bytes are no checkpoint: the message names what they look like.
+ */
+dinov_status dinov_header_load(uint8_t **out, uint64_t *length, const uint8_t *data, size_t size, const char *where,
+                               dinov_error *err);
+
+/* Takes a loaded header apart. `c` stands at byte 0 before and at 8+N after. */
+dinov_status dinov_header_document(dinov_text *json, dinov_cursor *c, const char *where, dinov_error *err);
+dinov_status dinov_header_padding(dinov_cursor *c, const char *where, dinov_error *err);
+
+#endif
