@@ -5,6 +5,8 @@
  *   plain      a = -0.75, four taps, indices clamped to the border, no low-pass when shrinking;
  *              the step is grid / (out + offset), so an offset shifts every coordinate
  *   antialias  a = -0.5, support grows with the step, taps outside are dropped and the rest rescaled
+ * Coordinates are computed in float: upstream resamples in float32 whatever the model computes in,
+ * and the rounding of a coordinate exceeds all other rounding of a forward pass.
  */
 #include "base/alloc.h"
 #include "model/real.h"
@@ -24,26 +26,27 @@ static double cubic(double x, double a)
 /* weights: [out, grid], row o holds the taps of output o. */
 static void fill_plain(double *weights, int64_t out, int64_t grid, double offset)
 {
-    double step = (double)grid / ((double)out + offset);
+    float step = (float)(1.0 / (((double)out + offset) / (double)grid));
     for (int64_t o = 0; o < out; o++) {
-        double  src = step * ((double)o + 0.5) - 0.5, floored = floor(src);
-        int64_t f = (int64_t)floored;
+        float   src = step * ((float)o + 0.5f) - 0.5f;
+        int64_t f   = (int64_t)floorf(src);
         for (int64_t tap = f - 1; tap <= f + 2; tap++) {
             int64_t at = tap < 0 ? 0 : tap >= grid ? grid - 1 : tap;
-            weights[o * grid + at] += cubic(src - (double)tap, -0.75);
+            weights[o * grid + at] += cubic((double)src - (double)tap, -0.75);
         }
     }
 }
 
 static void fill_antialias(double *weights, int64_t out, int64_t grid)
 {
-    double step = (double)grid / (double)out, support = 2 * fmax(step, 1), inverse = step >= 1 ? 1 / step : 1;
+    float step = (float)grid / (float)out, support = 2 * fmaxf(step, 1), inverse = step >= 1 ? 1 / step : 1;
     for (int64_t o = 0; o < out; o++) {
-        double  centre = step * ((double)o + 0.5), sum = 0;
-        int64_t lo = (int64_t)(centre - support + 0.5), hi = (int64_t)(centre + support + 0.5);
+        float   centre = step * ((float)o + 0.5f);
+        double  sum    = 0;
+        int64_t lo = (int64_t)(centre - support + 0.5f), hi = (int64_t)(centre + support + 0.5f);
         if (lo < 0) lo = 0;
         if (hi > grid) hi = grid;
-        for (int64_t j = lo; j < hi; j++) sum += weights[o * grid + j] = cubic(((double)j - centre + 0.5) * inverse, -0.5);
+        for (int64_t j = lo; j < hi; j++) sum += weights[o * grid + j] = cubic((double)(((float)j - centre + 0.5f) * inverse), -0.5);
         for (int64_t j = lo; j < hi; j++) weights[o * grid + j] /= sum;
     }
 }

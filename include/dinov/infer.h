@@ -64,6 +64,14 @@ dinov_status dinov_engine_run(dinov_engine *engine, const float *pixels, int64_t
 /* The input of a golden case (struct dinov_golden): pixels [channels, height, width]; seed >= 0. */
 void dinov_golden_input(float *pixels, int64_t channels, int64_t height, int64_t width, int64_t seed);
 
+enum { DINOV_GOLDEN_CASES = 3 };
+
+/* Golden vectors of this engine's model: cases (of at least DINOV_GOLDEN_CASES) and their values are
+ * filled, and *proof points to them. Release with dinov_engine_free_proof. ERR_NOMEM. */
+dinov_status dinov_engine_make_proof(dinov_engine *engine, dinov_proof *proof, dinov_golden *cases,
+                                     dinov_error *err);
+void         dinov_engine_free_proof(dinov_proof *proof);
+
 /* Recomputes golden vectors on this machine. *worst (may be NULL) receives the largest relative
  * difference met; ERR_CORRUPT when one exceeds the proof's tolerance. */
 dinov_status dinov_engine_prove(dinov_engine *engine, const dinov_proof *proof, double *worst,
