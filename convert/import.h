@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Weights ready to run or to convert, out of any file we read: the source's tensors, the model
+ * recognised from them, and where they come from. Nothing is copied that lies well in the file.
+ */
+#ifndef DINOV_CONVERT_IMPORT_H
+#define DINOV_CONVERT_IMPORT_H
+
+#include "convert/recognise.h"
+#include "convert/source.h"
+
+typedef struct dinov_import dinov_import;
+
+typedef struct dinov_import_options {
+    dinov_recognise_options recognise; /* also override what our own file says of itself */
+    int                     threads;   /* 0 (default): all cores */
+    int                     digest;    /* 1: provenance carries the SHA-256 of the whole file (default 0) */
+    const char             *licence;   /* NULL (default): as the source says, or unknown */
+    const char             *origin;    /* likewise */
+} dinov_import_options;
+
+/* `options` may be NULL. On success *out is owned by the caller. Errors: source.h, recognise.h. */
+dinov_status dinov_import_open(dinov_import **out, const char *path, const dinov_import_options *options, dinov_error *err);
+/* NULL, or a pointer to NULL, is allowed; *import becomes NULL. */
+void dinov_import_close(dinov_import **import);
+
+/* All valid until close. */
+const dinov_weights    *dinov_import_weights(const dinov_import *import);
+const dinov_provenance *dinov_import_provenance(const dinov_import *import);
+const dinov_source     *dinov_import_source(const dinov_import *import);
+/* The golden vectors our own file carries, while its model is taken as it says; NULL otherwise. */
+const dinov_proof *dinov_import_proof(const dinov_import *import);
+
+#endif

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * From tensors under the hub's names to a model in numbers. Everything is read off names and shapes,
+ * never off a file name; what shapes cannot say (heads, interpolation) follows the hub's rule or the
+ * caller's word.
+ */
+#ifndef DINOV_CONVERT_RECOGNISE_H
+#define DINOV_CONVERT_RECOGNISE_H
+
+#include "base/fail.h"
+#include "dinov/format.h"
+
+typedef struct dinov_recognise_options {
+    int64_t             heads;  /* 0 (default): dim / 64, as in every hub model */
+    const dinov_interp *interp; /* NULL (default): with registers offset 0 and antialias, without 0.1 and none */
+} dinov_recognise_options;
+
+/* Fills the model and proves that the tensors are exactly its own (format/params.h).
+ * ERR_FORMAT: NAMES-HF, NAMES-TIMM, NAMES-PREFIX, NAMES-CHUNKED, NAMES-UNKNOWN (other layouts, each with
+ * what to do); ERR_SHAPE: MODEL-GRID, MODEL-HEADS, MODEL-*. `options` may be NULL. */
+dinov_status dinov_recognise(dinov_model *out, const dinov_named_tensor *tensors, size_t count,
+                             const dinov_recognise_options *options, const char *where, dinov_error *err);
+
+/* What the hub calls such a model, "dinov2_vitb14_reg", or its numbers: "vit d192 l4 h3 p16 r2". */
+const char *dinov_model_name(char *out, size_t size, const dinov_model *model);
+
+/* The official evaluation transform. */
+void dinov_preprocess_default(dinov_preprocess *out, const dinov_model *model);
+
+/* "0.1", "0,antialias", "0.1,antialias". ERR_CONFIG (INTERP) says what is allowed. */
+dinov_status dinov_interp_parse(dinov_interp *out, const char *text, dinov_error *err);
+
+#endif

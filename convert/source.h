@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Any file we read, as a list of named tensors: what it is is told from its bytes, never from its
+ * name, and one reader is chosen once. Files that are known but not read are refused by name with
+ * what to do.
+ */
+#ifndef DINOV_CONVERT_SOURCE_H
+#define DINOV_CONVERT_SOURCE_H
+
+#include "base/file.h"
+#include "convert/pth.h"
+#include "dinov/format.h"
+
+typedef enum dinov_layout {
+    DINOV_LAYOUT_DINOV       = 1, /* our checkpoint */
+    DINOV_LAYOUT_PTH         = 2,
+    DINOV_LAYOUT_SAFETENSORS = 3,
+} dinov_layout;
+
+/* "dinov", "pth", "safetensors" */
+const char *dinov_layout_name(dinov_layout layout);
+
+/* Which reader the bytes are for. ERR_FORMAT: SRC-EMPTY, SRC-TAR, SRC-LEGACY, SRC-PICKLE, SRC-PREVIEW,
+ * SRC-GGUF, SRC-ONNX, SRC-ARCHIVE, SRC-LFS, SRC-WEBPAGE, SRC-HDF5, SRC-NUMPY, SRC-UNKNOWN. */
+dinov_status dinov_layout_detect(dinov_layout *out, const void *data, size_t size, const char *where, dinov_error *err);
+
+typedef struct dinov_source {
+    char                     *where; /* the path, escaped */
+    dinov_map                 map;
+    dinov_layout              layout;
+    const dinov_named_tensor *tensors; /* valid until close */
+    size_t                    count;
+    dinov_pth                 pth;
+    dinov_tensors             plain;
+    dinov_checkpoint         *checkpoint; /* NULL unless ours */
+} dinov_source;
+
+/* Maps and reads `path`. `threads` (0: all cores) check what the layout protects with CRCs. */
+dinov_status dinov_source_open(dinov_source *out, const char *path, int threads, dinov_error *err);
+
+/* The same for bytes in memory, which stay alive until close. */
+dinov_status dinov_source_open_memory(dinov_source *out, const void *data, size_t size, const char *name, int threads,
+                                      dinov_error *err);
+
+/* Also clears what a failed open left. */
+void dinov_source_close(dinov_source *source);
+
+#endif
