@@ -8,49 +8,52 @@
 #include "base/alloc.h"
 #include "base/bytes.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 /* A format recognised by `size` bytes at `offset`; JPEG and PNG have a decoder, the rest only a name. */
 static const struct signature {
     const char *format;
+    bool        picture; /* long enough a signature to take an unknown file for a picture */
     size_t      offset, size;
     const char *bytes;
     dinov_status (*decode)(dinov_image *, const void *, size_t, const char *, dinov_error *);
 } signatures[] = {
-    {"JPEG", 0, 2, "\xff\xd8", dinov_jpeg_decode},
-    {"PNG", 0, 8, "\x89PNG\r\n\x1a\n", dinov_png_decode},
-    {"WebP", 8, 4, "WEBP", NULL},
-    {"GIF", 0, 4, "GIF8", NULL},
-    {"TIFF", 0, 4, "II*\0", NULL},
-    {"TIFF", 0, 4, "MM\0*", NULL},
-    {"BigTIFF", 0, 4, "II+\0", NULL},
-    {"BigTIFF", 0, 4, "MM\0+", NULL},
-    {"AVIF", 4, 8, "ftypavif", NULL},
-    {"AVIF", 4, 8, "ftypavis", NULL},
-    {"HEIC", 4, 8, "ftypheic", NULL},
-    {"HEIC", 4, 8, "ftypheix", NULL},
-    {"HEIC", 4, 8, "ftyphevc", NULL},
-    {"HEIF", 4, 8, "ftypmif1", NULL},
-    {"HEIF", 4, 8, "ftypmsf1", NULL},
-    {"JPEG 2000", 0, 8, "\0\0\0\x0cjP  ", NULL},
-    {"JPEG 2000", 0, 4, "\xff\x4f\xff\x51", NULL},
-    {"JPEG XL", 0, 8, "\0\0\0\x0cJXL ", NULL},
-    {"JPEG XL", 0, 2, "\xff\x0a", NULL},
-    {"Photoshop", 0, 4, "8BPS", NULL},
-    {"OpenEXR", 0, 4, "\x76\x2f\x31\x01", NULL},
-    {"Radiance HDR", 0, 10, "#?RADIANCE", NULL},
-    {"QOI", 0, 4, "qoif", NULL},
-    {"icon", 0, 4, "\0\0\1\0", NULL},
-    {"JNG", 0, 4, "\x8bJNG", NULL},
-    {"MNG", 0, 4, "\x8aMNG", NULL},
-    {"PDF", 0, 5, "%PDF-", NULL},
-    {"SVG", 0, 4, "<svg", NULL},
-    {"XML or SVG", 0, 5, "<?xml", NULL},
-    {"HTML", 0, 5, "<html", NULL},
-    {"HTML", 0, 5, "<HTML", NULL},
-    {"HTML", 0, 9, "<!DOCTYPE", NULL},
-    {"HTML", 0, 9, "<!doctype", NULL},
-    {"BMP", 0, 2, "BM", NULL},
+    {"JPEG", true, 0, 3, "\xff\xd8\xff", dinov_jpeg_decode},
+    {"JPEG", false, 0, 2, "\xff\xd8", dinov_jpeg_decode},
+    {"PNG", true, 0, 8, "\x89PNG\r\n\x1a\n", dinov_png_decode},
+    {"WebP", true, 8, 4, "WEBP", NULL},
+    {"GIF", true, 0, 4, "GIF8", NULL},
+    {"TIFF", true, 0, 4, "II*\0", NULL},
+    {"TIFF", true, 0, 4, "MM\0*", NULL},
+    {"BigTIFF", true, 0, 4, "II+\0", NULL},
+    {"BigTIFF", true, 0, 4, "MM\0+", NULL},
+    {"AVIF", true, 4, 8, "ftypavif", NULL},
+    {"AVIF", true, 4, 8, "ftypavis", NULL},
+    {"HEIC", true, 4, 8, "ftypheic", NULL},
+    {"HEIC", true, 4, 8, "ftypheix", NULL},
+    {"HEIC", true, 4, 8, "ftyphevc", NULL},
+    {"HEIF", true, 4, 8, "ftypmif1", NULL},
+    {"HEIF", true, 4, 8, "ftypmsf1", NULL},
+    {"JPEG 2000", true, 0, 8, "\0\0\0\x0cjP  ", NULL},
+    {"JPEG 2000", true, 0, 4, "\xff\x4f\xff\x51", NULL},
+    {"JPEG XL", true, 0, 8, "\0\0\0\x0cJXL ", NULL},
+    {"JPEG XL", false, 0, 2, "\xff\x0a", NULL},
+    {"Photoshop", true, 0, 4, "8BPS", NULL},
+    {"OpenEXR", true, 0, 4, "\x76\x2f\x31\x01", NULL},
+    {"Radiance HDR", true, 0, 10, "#?RADIANCE", NULL},
+    {"QOI", true, 0, 4, "qoif", NULL},
+    {"icon", false, 0, 4, "\0\0\1\0", NULL},
+    {"JNG", true, 0, 4, "\x8bJNG", NULL},
+    {"MNG", true, 0, 4, "\x8aMNG", NULL},
+    {"PDF", false, 0, 5, "%PDF-", NULL},
+    {"SVG", false, 0, 4, "<svg", NULL},
+    {"XML or SVG", false, 0, 5, "<?xml", NULL},
+    {"HTML", false, 0, 5, "<html", NULL},
+    {"HTML", false, 0, 5, "<HTML", NULL},
+    {"HTML", false, 0, 9, "<!DOCTYPE", NULL},
+    {"HTML", false, 0, 9, "<!doctype", NULL},
+    {"BMP", false, 0, 2, "BM", NULL},
 };
 
 static const struct signature *recognise(const uint8_t *bytes, size_t size)
@@ -73,6 +76,12 @@ const char *dinov_image_format(const void *bytes, size_t size)
 {
     const struct signature *s = recognise(bytes, size);
     return s ? s->format : is_pnm(bytes, size) ? "PNM" : NULL;
+}
+
+int dinov_image_is_picture(const void *bytes, size_t size)
+{
+    const struct signature *s = recognise(bytes, size);
+    return s && s->picture;
 }
 
 dinov_status dinov_image_decode(dinov_image *out, const void *bytes, size_t size, const char *name, dinov_error *err)

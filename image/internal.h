@@ -19,6 +19,9 @@ dinov_status dinov_png_decode(dinov_image *out, const void *bytes, size_t size, 
 /* The format the first bytes say ("JPEG", "WebP", ...), whether we read it or not; NULL when unknown. */
 const char *dinov_image_format(const void *bytes, size_t size);
 
+/* Whether the first bytes alone make it a picture, of any format. */
+int dinov_image_is_picture(const void *bytes, size_t size);
+
 /* ERR_LIMIT (IMG-LARGE) for a picture past the limits above, ERR_CORRUPT for one without pixels. */
 dinov_status dinov_image_check_size(uint64_t width, uint64_t height, const char *name, dinov_error *err);
 
