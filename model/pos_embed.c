@@ -9,7 +9,6 @@
  * and the rounding of a coordinate exceeds all other rounding of a forward pass.
  */
 #include "base/alloc.h"
-#include "model/real.h"
 #include "model/vit.h"
 
 #include <math.h>
@@ -23,10 +22,15 @@ static double cubic(double x, double a)
     return 0;
 }
 
-/* weights: [out, grid], row o holds the taps of output o. */
-static void fill_plain(double *weights, int64_t out, int64_t grid, double offset)
+/* Upstream passes a scale when there is an offset, and the size otherwise. */
+static float step_of(int64_t out, int64_t grid, double offset)
 {
-    float step = (float)(1.0 / (((double)out + offset) / (double)grid));
+    return offset > 0 ? (float)(1.0 / (((double)out + offset) / (double)grid)) : (float)grid / (float)out;
+}
+
+/* weights: [out, grid], row o holds the taps of output o. */
+static void fill_plain(double *weights, int64_t out, int64_t grid, float step)
+{
     for (int64_t o = 0; o < out; o++) {
         float   src = step * ((float)o + 0.5f) - 0.5f;
         int64_t f   = (int64_t)floorf(src);
@@ -37,9 +41,9 @@ static void fill_plain(double *weights, int64_t out, int64_t grid, double offset
     }
 }
 
-static void fill_antialias(double *weights, int64_t out, int64_t grid)
+static void fill_antialias(double *weights, int64_t out, int64_t grid, float step)
 {
-    float step = (float)grid / (float)out, support = 2 * fmaxf(step, 1), inverse = step >= 1 ? 1 / step : 1;
+    float support = 2 * fmaxf(step, 1), inverse = step >= 1 ? 1 / step : 1;
     for (int64_t o = 0; o < out; o++) {
         float   centre = step * ((float)o + 0.5f);
         double  sum    = 0;
@@ -53,8 +57,9 @@ static void fill_antialias(double *weights, int64_t out, int64_t grid)
 
 static void fill(double *weights, int64_t out, int64_t grid, const dinov_interp *rule)
 {
-    if (rule->antialias) fill_antialias(weights, out, grid);
-    else fill_plain(weights, out, grid, rule->offset);
+    float step = step_of(out, grid, rule->offset);
+    if (rule->antialias) fill_antialias(weights, out, grid, step);
+    else fill_plain(weights, out, grid, step);
 }
 
 dinov_status dinov_vit_pos(const dinov_vit *vit, void *out, int64_t h, int64_t w, dinov_error *err)

@@ -34,13 +34,13 @@ static void pack_head(void *arg, int64_t block, int worker)
     float                      *values = job->values + block * values_size(T, D);
 
     (void)worker;
-    for (int64_t t = 0; t < panels(T) * NR; t++) {
-        float *out = keys + t / NR * NR * D + t % NR;
-        for (int64_t i = 0; i < D; i++) out[i * NR] = t < T ? q[t * ld + C + i] : 0;
-    }
-    for (int64_t t = 0; t < T; t++)
-        for (int64_t i = 0; i < panels(D) * NR; i++)
-            values[(i / NR * T + t) * NR + i % NR] = i < D ? q[t * ld + 2 * C + i] : 0;
+    for (int64_t first_token = 0; first_token < T; first_token += NR, keys += NR * D)
+        for (int64_t i = 0; i < D; i++)
+            for (int64_t j = 0; j < NR; j++)
+                keys[i * NR + j] = first_token + j < T ? q[(first_token + j) * ld + C + i] : 0;
+    for (int64_t first_column = 0; first_column < D; first_column += NR)
+        for (int64_t t = 0; t < T; t++, values += NR)
+            for (int64_t j = 0; j < NR; j++) values[j] = first_column + j < D ? q[t * ld + 2 * C + first_column + j] : 0;
 }
 
 /* scores[T] become exp(scale * (score - largest)); returns their sum. */
@@ -81,14 +81,12 @@ static void attend_block(void *arg, int64_t block, int worker)
     for (int64_t t = begin; t < end; t += MR) {
         int   mr = end - t < MR ? (int)(end - t) : MR;
         float sum[MR];
-        for (int64_t panel = 0; panel < panels(T); panel++) {
-            tile_rows(mr, D, q + t * job->qkv->ld, job->qkv->ld, keys + panel * NR * D, NR, c);
-            for (int i = 0; i < mr; i++) __builtin_memcpy(scores + i * width + panel * NR, c + i * NR, NR * sizeof(float));
-        }
+        for (int64_t panel = 0; panel < panels(T); panel++)
+            tile_edge(mr, T - panel * NR, D, q + t * job->qkv->ld, job->qkv->ld, keys + panel * NR * D, scores + panel * NR, width);
         for (int i = 0; i < mr; i++) sum[i] = softmax_row(scores + i * width, T, scale);
         for (int64_t panel = 0; panel < panels(D); panel++) {
             int64_t columns = D - panel * NR < NR ? D - panel * NR : NR;
-            tile_rows(mr, T, scores, width, values + panel * T * NR, NR, c);
+            tile_edge(mr, columns, T, scores, width, values + panel * T * NR, c, NR);
             for (int i = 0; i < mr; i++) {
                 float *to      = out + (t + i) * job->out->ld + panel * NR;
                 vf     inverse = v_set1(1.0f / sum[i]);

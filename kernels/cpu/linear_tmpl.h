@@ -16,9 +16,9 @@ enum {
     ROWS    = 22 * MR, /* of a block: about half of 257 tokens */
 };
 
-/* c[mr][nv*VL] = a[mr][k] b[k][nv*VL]; b has NR floats a row or `ldb`. c has NR floats a row. */
+/* c[mr][nv*VL] = a[mr][k] b[k][nv*VL]; b is a panel. */
 static inline __attribute__((always_inline)) void tile(const int mr, const int nv, int64_t k, const float *a, int64_t lda,
-                                                       const float *b, int64_t ldb, float *c)
+                                                       const float *b, float *c, int64_t ldc)
 {
     for (int64_t begin = 0; begin < k || begin == 0; begin += FOLD) {
         int64_t end = begin + FOLD < k ? begin + FOLD : k;
@@ -30,7 +30,7 @@ static inline __attribute__((always_inline)) void tile(const int mr, const int n
         for (int64_t p = begin; p < end; p++) {
             vf w[NV];
 #pragma GCC unroll 8
-            for (int j = 0; j < nv; j++) w[j] = v_load(b + p * ldb + j * VL);
+            for (int j = 0; j < nv; j++) w[j] = v_load(b + p * NR + j * VL);
 #pragma GCC unroll 8
             for (int i = 0; i < mr; i++) {
                 vf x = v_set1(a[i * lda + p]);
@@ -42,22 +42,34 @@ static inline __attribute__((always_inline)) void tile(const int mr, const int n
         for (int i = 0; i < mr; i++)
 #pragma GCC unroll 8
             for (int j = 0; j < nv; j++) {
-                float *at = c + i * NR + j * VL;
+                float *at = c + i * ldc + j * VL;
                 v_store(at, begin == 0 ? acc[i][j] : v_add(v_load(at), acc[i][j]));
             }
     }
 }
 
-/* Full tiles and the ones at the lower edge; at the right edge whole panels are computed. */
-static void tile_rows(int mr, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float *c)
+/* The tile for `mr` rows and the first `columns` columns of a panel: all of it, or its first vector
+ * where that is enough (257 tokens are four panels of 64 and one token). */
+static void tile_edge(int mr, int64_t columns, int64_t k, const float *a, int64_t lda, const float *b, float *c, int64_t ldc)
 {
-    switch (mr) {
-    case 1: tile(1, NV, k, a, lda, b, ldb, c); break;
-    case 2: tile(2, NV, k, a, lda, b, ldb, c); break;
-    case 3: tile(3, NV, k, a, lda, b, ldb, c); break;
-    case 4: tile(4, NV, k, a, lda, b, ldb, c); break;
-    case 5: tile(5, NV, k, a, lda, b, ldb, c); break;
-    default: tile(6, NV, k, a, lda, b, ldb, c); break;
+    if (columns > VL) {
+        switch (mr) {
+        case 1: tile(1, NV, k, a, lda, b, c, ldc); break;
+        case 2: tile(2, NV, k, a, lda, b, c, ldc); break;
+        case 3: tile(3, NV, k, a, lda, b, c, ldc); break;
+        case 4: tile(4, NV, k, a, lda, b, c, ldc); break;
+        case 5: tile(5, NV, k, a, lda, b, c, ldc); break;
+        default: tile(6, NV, k, a, lda, b, c, ldc); break;
+        }
+    } else {
+        switch (mr) {
+        case 1: tile(1, 1, k, a, lda, b, c, ldc); break;
+        case 2: tile(2, 1, k, a, lda, b, c, ldc); break;
+        case 3: tile(3, 1, k, a, lda, b, c, ldc); break;
+        case 4: tile(4, 1, k, a, lda, b, c, ldc); break;
+        case 5: tile(5, 1, k, a, lda, b, c, ldc); break;
+        default: tile(6, 1, k, a, lda, b, c, ldc); break;
+        }
     }
 }
 
@@ -167,12 +179,15 @@ static void linear_block(void *arg, int64_t block, int worker)
     (void)worker;
     if (end > job->y->rows) end = job->y->rows;
     if (last > total) last = total;
-    for (; panel < last; panel++)
+    for (; panel < last; panel++) {
+        /* A SwiGLU panel's columns are its two halves' beginnings: all of it is needed. */
+        int64_t columns = job->w->act == DINOV_ACT_SWIGLU ? NR : job->w->n - panel * NR;
         for (int64_t row = begin; row < end; row += MR) {
             int mr = end - row < MR ? (int)(end - row) : MR;
-            tile_rows(mr, k, x + row * job->x->ld, job->x->ld, (const float *)job->w->packed + panel * NR * k, NR, c);
+            tile_edge(mr, columns, k, x + row * job->x->ld, job->x->ld, (const float *)job->w->packed + panel * NR * k, c, NR);
             finish_tile(job, row, mr, panel, c);
         }
+    }
 }
 
 static void linear(dinov_stream *s, dinov_mat *y, const dinov_mat *x, const dinov_linear *w, const dinov_mat *residual,
