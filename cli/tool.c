@@ -133,3 +133,28 @@ int dinov_tool_main(const dinov_tool *tool, int argc, char **argv)
     }
     return tool->run(tool, positional, argv);
 }
+
+static int print_verbs(const char *name, const char *summary, const dinov_tool *const *verbs)
+{
+    printf("%s: %s\n\n", name, summary);
+    for (const dinov_tool *const *v = verbs; *v; v++) printf("  %s %s\n      %s\n", (*v)->name, (*v)->usage, (*v)->summary);
+    printf("\nexamples:\n%s\nEach verb has its own -h and --help.\n", verbs[0]->examples);
+    return dinov_tool_flush(verbs[0]);
+}
+
+int dinov_tool_verbs(const char *name, const char *summary, const dinov_tool *const *verbs, int argc, char **argv)
+{
+    const dinov_tool self = {.name = name};
+    if (argc < 2) return dinov_tool_usage(&self, "expected a verb");
+    if (strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0) return print_verbs(name, summary, verbs);
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("%s %s\n", name, DINOV_VERSION_STRING);
+        return dinov_tool_flush(&self);
+    }
+    for (const dinov_tool *const *v = verbs; *v; v++) {
+        const char *verb = strrchr((*v)->name, ' ');
+        DINOV_ASSERT(verb);
+        if (strcmp(argv[1], verb + 1) == 0) return dinov_tool_main(*v, argc - 1, argv + 1);
+    }
+    return dinov_tool_usage(&self, "unknown verb \"%s\"", argv[1]);
+}

@@ -44,6 +44,10 @@ typedef struct dinov_tool {
 /* Parses, handles help and version, runs. Returns the exit code. */
 int dinov_tool_main(const dinov_tool *tool, int argc, char **argv);
 
+/* A program of several verbs: `dinov-ckpt show FILE`. `verbs` ends in NULL; each is a tool of its own,
+ * named "dinov-ckpt show", and argv[1] picks it by its last word. Returns the exit code. */
+int dinov_tool_verbs(const char *name, const char *summary, const dinov_tool *const *verbs, int argc, char **argv);
+
 /* Prints "NAME: message [CODE]" and returns the exit code its status maps to. */
 int dinov_tool_fail(const dinov_tool *tool, const dinov_error *err);
 

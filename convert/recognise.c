@@ -141,8 +141,8 @@ static dinov_status read_blocks(dinov_model *m, const struct names *n, const cha
     return DINOV_OK;
 }
 
-dinov_status dinov_recognise(dinov_model *out, const dinov_named_tensor *tensors, size_t count, const dinov_recognise_options *options,
-                             const char *where, dinov_error *err)
+dinov_status dinov_recognise_numbers(dinov_model *out, const dinov_named_tensor *tensors, size_t count,
+                                     const dinov_recognise_options *options, const char *where, dinov_error *err)
 {
     static const dinov_interp with_registers = {0, 1}, without = {0.1, 0};
     struct names              n = {tensors, count};
@@ -157,10 +157,18 @@ dinov_status dinov_recognise(dinov_model *out, const dinov_named_tensor *tensors
                           "%s: the width %lld is no multiple of 64, so the number of heads cannot be told; give --heads N", where,
                           (long long)m.dim);
     m.interp = options && options->interp ? *options->interp : m.registers > 0 ? with_registers : without;
-
-    dinov_weights weights = {.model = m, .tensors = tensors, .count = count};
-    DINOV_TRY(dinov_weights_check(&weights, where, err));
+    DINOV_TRY(dinov_model_check(&m, where, err));
     *out = m;
+    return DINOV_OK;
+}
+
+dinov_status dinov_recognise(dinov_model *out, const dinov_named_tensor *tensors, size_t count, const dinov_recognise_options *options,
+                             const char *where, dinov_error *err)
+{
+    dinov_weights weights = {.tensors = tensors, .count = count};
+    DINOV_TRY(dinov_recognise_numbers(&weights.model, tensors, count, options, where, err));
+    DINOV_TRY(dinov_weights_check(&weights, where, err));
+    *out = weights.model;
     return DINOV_OK;
 }
 

@@ -15,9 +15,13 @@ typedef struct dinov_recognise_options {
     const dinov_interp *interp; /* NULL (default): with registers offset 0 and antialias, without 0.1 and none */
 } dinov_recognise_options;
 
-/* Fills the model and proves that the tensors are exactly its own (format/params.h).
+/* The model's numbers alone, from the few tensors that tell them; others may be missing or left over.
  * ERR_FORMAT: NAMES-HF, NAMES-TIMM, NAMES-PREFIX, NAMES-CHUNKED, NAMES-UNKNOWN (other layouts, each with
- * what to do); ERR_SHAPE: MODEL-GRID, MODEL-HEADS, MODEL-*. `options` may be NULL. */
+ * what to do); ERR_SHAPE: MODEL-GRID, MODEL-HEADS, MODEL-FFN, MODEL-SHAPE. `options` may be NULL. */
+dinov_status dinov_recognise_numbers(dinov_model *out, const dinov_named_tensor *tensors, size_t count,
+                                     const dinov_recognise_options *options, const char *where, dinov_error *err);
+
+/* The same, and proves that the tensors are exactly the model's (format/params.h: MODEL-*). */
 dinov_status dinov_recognise(dinov_model *out, const dinov_named_tensor *tensors, size_t count,
                              const dinov_recognise_options *options, const char *where, dinov_error *err);
 

@@ -60,6 +60,30 @@ void dinov_tensors_clear(dinov_tensors *list)
     *list = (dinov_tensors){0};
 }
 
+static int by_name(const void *a, const void *b)
+{
+    return strcmp((*(const dinov_named_tensor *const *)a)->name, (*(const dinov_named_tensor *const *)b)->name);
+}
+
+static int name_is(const void *key, const void *entry)
+{
+    return strcmp(key, (*(const dinov_named_tensor *const *)entry)->name);
+}
+
+const dinov_named_tensor **dinov_tensors_sort(const dinov_named_tensor *tensors, size_t count)
+{
+    const dinov_named_tensor **sorted = dinov_alloc(count, sizeof *sorted);
+    for (size_t i = 0; sorted && i < count; i++) sorted[i] = &tensors[i];
+    if (sorted) qsort(sorted, count, sizeof *sorted, by_name);
+    return sorted;
+}
+
+const dinov_named_tensor *dinov_tensors_find(const dinov_named_tensor *const *sorted, size_t count, const char *name)
+{
+    const dinov_named_tensor *const *hit = bsearch(name, sorted, count, sizeof *sorted, name_is);
+    return hit ? *hit : NULL;
+}
+
 const char *dinov_shape_text(char out[DINOV_SHAPE_TEXT], const dinov_tensor *tensor)
 {
     size_t used = (size_t)snprintf(out, DINOV_SHAPE_TEXT, "[");

@@ -32,6 +32,10 @@ dinov_status dinov_tensors_add(dinov_tensors *list, const char *name, size_t siz
 
 void dinov_tensors_clear(dinov_tensors *list);
 
+/* Pointers to `count` tensors sorted by name (dinov_free), and the one of that name or NULL. */
+const dinov_named_tensor **dinov_tensors_sort(const dinov_named_tensor *tensors, size_t count);
+const dinov_named_tensor  *dinov_tensors_find(const dinov_named_tensor *const *sorted, size_t count, const char *name);
+
 /* "[384, 3, 14, 14]" */
 enum { DINOV_SHAPE_TEXT = 192 };
 const char *dinov_shape_text(char out[DINOV_SHAPE_TEXT], const dinov_tensor *tensor);

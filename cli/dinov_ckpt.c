@@ -1,0 +1,502 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * dinov-ckpt: look into weights of any layout we read. show says what a file is, explain how its
+ * names become ours, verify that it is whole and computes what it promises, diff how two differ.
+ */
+#include "base/alloc.h"
+#include "base/dtype.h"
+#include "cli/tool.h"
+#include "convert/compare.h"
+#include "convert/import.h"
+#include "dinov/infer.h"
+#include "format/params.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool        json, with_id, with_run, all_tensors;
+static int64_t     threads, heads;
+static const char *tolerance_text;
+
+#define OPT_JSON    {0, "json", DINOV_OPT_FLAG, &json, NULL, "one JSON object instead of text", .common = true}
+#define OPT_THREADS {'t', "threads", DINOV_OPT_INT, &threads, "N", "threads (default 0: all cores)", 0, 1024, true}
+#define OPT_HEADS   {0, "heads", DINOV_OPT_INT, &heads, "N", "attention heads (default 0: width / 64)", 0, 4096, true}
+
+static uint64_t bytes_of(const dinov_tensor *t)
+{
+    uint64_t bytes = 0;
+    dinov_tensor_bytes(t, &bytes);
+    return bytes;
+}
+
+static int print_json(const dinov_tool *tool, json_t *root)
+{
+    if (root) json_dumpf(root, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(12));
+    putchar('\n');
+    json_decref(root);
+    return dinov_tool_flush(tool);
+}
+
+/* JSON has no NaN and no infinity. */
+static json_t *json_number(double value) { return isfinite(value) ? json_real(value) : json_null(); }
+
+static json_t *json_shape(const dinov_tensor *t)
+{
+    json_t *shape = json_array();
+    for (int i = 0; i < t->rank; i++) json_array_append_new(shape, json_integer(t->dim[i]));
+    return shape;
+}
+
+/* ---- show ---- */
+
+struct view {
+    dinov_source            source;
+    const dinov_provenance *provenance; /* NULL unless ours */
+    const dinov_proof      *proof;
+    dinov_model             model;
+    dinov_preprocess        preprocess;
+    bool                    recognised;
+    dinov_error             why; /* not recognised */
+};
+
+static dinov_status open_view(struct view *v, const char *path, dinov_error *err)
+{
+    const dinov_recognise_options how = {.heads = heads};
+    *v                                = (struct view){0};
+    dinov_status status               = dinov_source_open(&v->source, path, (int)threads, err);
+    if (status != DINOV_OK) {
+        dinov_source_close(&v->source);
+        return status;
+    }
+    const dinov_checkpoint *ckpt = v->source.checkpoint;
+    if (ckpt) {
+        v->provenance = dinov_checkpoint_provenance(ckpt);
+        v->proof      = dinov_checkpoint_proof(ckpt);
+        v->model      = dinov_checkpoint_weights(ckpt)->model;
+        v->preprocess = dinov_checkpoint_weights(ckpt)->preprocess;
+        v->recognised = true;
+        return DINOV_OK;
+    }
+    v->recognised = dinov_recognise(&v->model, v->source.tensors, v->source.count, &how, v->source.where, &v->why) == DINOV_OK;
+    if (v->recognised) dinov_preprocess_default(&v->preprocess, &v->model);
+    return DINOV_OK;
+}
+
+static json_t *json_model(const dinov_model *m)
+{
+    char name[64];
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:[I,I], s:b, s:b, s:f, s:{s:f, s:b}}", "name",
+                     dinov_model_name(name, sizeof name, m), "patch", (json_int_t)m->patch, "dim", (json_int_t)m->dim, "depth",
+                     (json_int_t)m->depth, "heads", (json_int_t)m->heads, "ffn", m->ffn == DINOV_FFN_MLP ? "mlp" : "swiglu", "hidden",
+                     (json_int_t)m->hidden, "registers", (json_int_t)m->registers, "channels", (json_int_t)m->channels, "grid",
+                     (json_int_t)m->grid_h, (json_int_t)m->grid_w, "layerscale", m->layerscale, "qkv_bias", m->qkv_bias, "ln_eps",
+                     m->ln_eps, "interp", "offset", m->interp.offset, "antialias", m->interp.antialias);
+}
+
+/* Three floats, each as the short decimal it was written as: 0.485. */
+static json_t *json_floats(const float *values)
+{
+    json_t *array = json_array();
+    for (int i = 0; i < 3; i++) {
+        char text[32];
+        snprintf(text, sizeof text, "%.7g", (double)values[i]);
+        json_array_append_new(array, json_real(strtod(text, NULL)));
+    }
+    return array;
+}
+
+static json_t *json_view(const struct view *v)
+{
+    json_t *root = json_pack("{s:s, s:s, s:s?}", "file", v->source.where, "layout", dinov_layout_name(v->source.layout), "content_id",
+                             v->source.checkpoint ? dinov_checkpoint_content_id(v->source.checkpoint) : NULL);
+    json_object_set_new(root, "model", v->recognised ? json_model(&v->model) : json_null());
+    if (!v->recognised) json_object_set_new(root, "why_no_model", json_pack("{s:s, s:s}", "code", v->why.code, "message", v->why.msg));
+    if (v->recognised) {
+        json_t *preprocess = json_pack("{s:s, s:o, s:o}", "preset", v->preprocess.preset, "mean", json_floats(v->preprocess.mean), "std",
+                                       json_floats(v->preprocess.std));
+        json_object_set_new(root, "preprocess", preprocess);
+    }
+    if (v->provenance) {
+        const dinov_provenance *p = v->provenance;
+        json_object_set_new(root, "provenance",
+                            json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "source_format", p->source_format, "source_sha256", p->source_sha256,
+                                      "converter", p->converter, "transforms", p->transforms, "licence", p->licence, "origin", p->origin));
+    }
+    if (v->proof && v->proof->count) {
+        json_t *cases = json_array();
+        for (size_t i = 0; i < v->proof->count; i++) {
+            const dinov_golden *g = &v->proof->cases[i];
+            json_array_append_new(cases, json_pack("{s:I, s:I, s:I}", "height", (json_int_t)g->height, "width", (json_int_t)g->width,
+                                                   "seed", (json_int_t)g->seed));
+        }
+        json_object_set_new(root, "proof", json_pack("{s:s, s:f, s:o}", "computed_by", v->proof->computed_by, "tolerance",
+                                                     v->proof->tolerance, "cases", cases));
+    }
+    json_t *tensors = json_array();
+    for (size_t i = 0; i < v->source.count; i++) {
+        const dinov_named_tensor *t = &v->source.tensors[i];
+        json_array_append_new(tensors, json_pack("{s:s, s:s, s:o, s:I}", "name", t->name, "dtype", dinov_dtype_name(t->tensor.dtype),
+                                                 "shape", json_shape(&t->tensor), "bytes", (json_int_t)bytes_of(&t->tensor)));
+    }
+    json_object_set_new(root, "tensors", tensors);
+    return root;
+}
+
+static void print_model(const struct view *v)
+{
+    const dinov_model *m = &v->model;
+    char               name[64];
+    if (!v->recognised) {
+        printf("model       not recognised: %s [%s]\n", v->why.msg, v->why.code);
+        return;
+    }
+    printf("model       %s\n", dinov_model_name(name, sizeof name, m));
+    printf("            patch %lld, width %lld, %lld blocks, %lld heads, %s of %lld, %lld registers, %s\n", (long long)m->patch,
+           (long long)m->dim, (long long)m->depth, (long long)m->heads, m->ffn == DINOV_FFN_MLP ? "MLP" : "SwiGLU", (long long)m->hidden,
+           (long long)m->registers, m->layerscale ? "LayerScale" : "no LayerScale");
+    printf("            trained grid %lld x %lld, interpolation offset %g%s\n", (long long)m->grid_h, (long long)m->grid_w,
+           m->interp.offset, m->interp.antialias ? ", antialias" : "");
+    printf("preprocess  %s, mean %g %g %g, std %g %g %g\n", v->preprocess.preset, (double)v->preprocess.mean[0],
+           (double)v->preprocess.mean[1], (double)v->preprocess.mean[2], (double)v->preprocess.std[0], (double)v->preprocess.std[1],
+           (double)v->preprocess.std[2]);
+    if (!v->provenance) printf("            (recognised from names and shapes; the hub's rule for what they cannot say)\n");
+}
+
+static void print_view(const struct view *v)
+{
+    uint64_t total = 0;
+    char     shape[DINOV_SHAPE_TEXT];
+
+    printf("file        %s\nlayout      %s\n", v->source.where, dinov_layout_name(v->source.layout));
+    print_model(v);
+    if (v->provenance) {
+        const dinov_provenance *p = v->provenance;
+        printf("made by     %s from %s%s%s\n", p->converter, p->source_format, *p->source_sha256 ? " sha256:" : "", p->source_sha256);
+        printf("transforms  %s\nlicence     %s\norigin      %s\n", *p->transforms ? p->transforms : "none",
+               *p->licence ? p->licence : "unknown", *p->origin ? p->origin : "unknown");
+        printf("content id  %s\n", dinov_checkpoint_content_id(v->source.checkpoint));
+        if (v->proof && v->proof->count)
+            printf("proof       %zu cases by %s, tolerance %g\n", v->proof->count, v->proof->computed_by, v->proof->tolerance);
+        else printf("proof       none\n");
+    }
+    for (size_t i = 0; i < v->source.count; i++) total += bytes_of(&v->source.tensors[i].tensor);
+    printf("tensors     %zu, %llu bytes\n", v->source.count, (unsigned long long)total);
+    for (size_t i = 0; i < v->source.count; i++) {
+        const dinov_named_tensor *t = &v->source.tensors[i];
+        printf("  %-32s %-4s %-20s %12llu\n", t->name, dinov_dtype_name(t->tensor.dtype), dinov_shape_text(shape, &t->tensor),
+               (unsigned long long)bytes_of(&t->tensor));
+    }
+}
+
+static int run_show(const dinov_tool *tool, int argc, char **argv)
+{
+    struct view v;
+    dinov_error err;
+    if (argc != 1) return dinov_tool_usage(tool, "expected one file, found %d", argc);
+    if (open_view(&v, argv[0], &err) != DINOV_OK) return dinov_tool_fail(tool, &err);
+    int code = DINOV_EXIT_OK;
+    if (json) {
+        code = print_json(tool, json_view(&v));
+    } else {
+        print_view(&v);
+        code = dinov_tool_flush(tool);
+    }
+    dinov_source_close(&v.source);
+    return code;
+}
+
+static const dinov_opt show_options[] = {OPT_JSON, OPT_HEADS, {0}};
+static const dinov_tool show = {
+    .name     = "dinov-ckpt show",
+    .usage    = "FILE [--json]",
+    .summary  = "what a file is: model, preprocessing, where from, proof, every tensor",
+    .examples = "  dinov-ckpt show vits14.safetensors\n"
+                "      our own file, or a hub .pth, or plain safetensors\n"
+                "  dinov-ckpt show --json vits14.safetensors | jq .model.name\n"
+                "      for scripts\n",
+    .options  = show_options,
+    .run      = run_show,
+};
+
+/* ---- explain ---- */
+
+static void explain_line(const char *from, const char *to, const dinov_tensor *t, const char *remark)
+{
+    char shape[DINOV_SHAPE_TEXT] = "";
+    if (t) dinov_shape_text(shape, t);
+    printf("%-32s -> %-32s %-20s %-4s%s%s\n", from, to, shape, t ? dinov_dtype_name(t->dtype) : "", *remark ? "  " : "", remark);
+}
+
+/* Source names with their place in the model, then what the model has and the source lacks. */
+static dinov_status explain_against(const dinov_source *s, const dinov_model *m, size_t leftovers[2], dinov_error *err)
+{
+    size_t               wanted = dinov_param_count(m), known = 0;
+    bool                *used   = dinov_calloc(s->count, sizeof *used);
+    const dinov_named_tensor **sorted = dinov_tensors_sort(s->tensors, s->count);
+    dinov_status         status = used && sorted ? DINOV_OK : dinov_fail_nomem(err, s->where, "the list of names");
+
+    for (size_t i = 0; i < wanted && status == DINOV_OK; i++) {
+        dinov_param p;
+        dinov_param_at(m, i, &p);
+        const dinov_named_tensor *t     = dinov_tensors_find(sorted, s->count, p.name);
+        dinov_tensor              shape = {.rank = p.rank};
+        memcpy(shape.dim, p.dim, sizeof p.dim);
+        if (t) {
+            char remark[DINOV_SHAPE_TEXT + 16] = "", expected[DINOV_SHAPE_TEXT];
+            if (t->tensor.rank != p.rank || memcmp(t->tensor.dim, p.dim, (size_t)p.rank * sizeof p.dim[0]) != 0)
+                snprintf(remark, sizeof remark, "expected %s", dinov_shape_text(expected, &shape));
+            explain_line(t->name, p.name, &t->tensor, remark);
+            used[t - s->tensors] = true;
+            known++;
+        } else {
+            explain_line("(missing)", p.name, &shape, "");
+        }
+    }
+    for (size_t i = 0; i < s->count && status == DINOV_OK; i++)
+        if (!used[i]) explain_line(s->tensors[i].name, "(leftover)", &s->tensors[i].tensor, "");
+    leftovers[0] = s->count - known;
+    leftovers[1] = wanted - known;
+    dinov_free(sorted);
+    dinov_free(used);
+    return status;
+}
+
+static int run_explain(const dinov_tool *tool, int argc, char **argv)
+{
+    const dinov_recognise_options how = {.heads = heads};
+    size_t                        leftovers[2];
+    dinov_source                  s;
+    dinov_model                   model;
+    dinov_error                   err;
+
+    if (argc != 1) return dinov_tool_usage(tool, "expected one file, found %d", argc);
+    dinov_status status = dinov_source_open(&s, argv[0], (int)threads, &err);
+    if (status == DINOV_OK) {
+        if (s.checkpoint) model = dinov_checkpoint_weights(s.checkpoint)->model;
+        else status = dinov_recognise_numbers(&model, s.tensors, s.count, &how, s.where, &err);
+        if (status == DINOV_OK) {
+            status = explain_against(&s, &model, leftovers, &err);
+            if (status == DINOV_OK) printf("%zu tensors, %zu left over, %zu missing\n", s.count, leftovers[0], leftovers[1]);
+            if (status == DINOV_OK && !s.checkpoint) status = dinov_recognise(&model, s.tensors, s.count, &how, s.where, &err);
+        } else {
+            for (size_t i = 0; i < s.count; i++) explain_line(s.tensors[i].name, "(leftover)", &s.tensors[i].tensor, "");
+            printf("%zu tensors, %zu left over\n", s.count, s.count);
+        }
+    }
+    int code = dinov_tool_flush(tool);
+    if (status != DINOV_OK) code = dinov_tool_fail(tool, &err);
+    dinov_source_close(&s);
+    return code;
+}
+
+static const dinov_opt explain_options[] = {OPT_HEADS, {0}};
+static const dinov_tool explain = {
+    .name     = "dinov-ckpt explain",
+    .usage    = "FILE",
+    .summary  = "every name in the file, what it becomes, and what is left over either way",
+    .examples = "  dinov-ckpt explain dinov2_vits14_pretrain.pth\n"
+                "      source name -> our name, shape, dtype\n"
+                "  dinov-ckpt explain mine.pth || echo cannot be converted\n"
+                "      any leftover, either way, is exit code 2 and says why\n",
+    .options  = explain_options,
+    .run      = run_explain,
+};
+
+/* ---- verify ---- */
+
+static dinov_status verify_ours(const dinov_checkpoint *ckpt, const char *where, dinov_error *err)
+{
+    DINOV_TRY(dinov_checkpoint_verify(ckpt, (int)threads, err));
+    printf("%s: checksums of header and %zu tensors: right\n", where, dinov_checkpoint_weights(ckpt)->count);
+    if (with_id) {
+        DINOV_TRY(dinov_checkpoint_verify_id(ckpt, (int)threads, err));
+        printf("%s: content id %s: right\n", where, dinov_checkpoint_content_id(ckpt));
+    }
+    if (!with_run) return DINOV_OK;
+
+    const dinov_proof *proof = dinov_checkpoint_proof(ckpt);
+    if (!proof || proof->count == 0)
+        return dinov_fail(err, DINOV_ERR_UNSUPPORTED, "CKPT-NO-PROOF", "%s: --run: expected golden vectors, found none in this file", where);
+    dinov_engine_options how   = {.threads = (int)threads};
+    double               worst = 0;
+    dinov_engine        *engine;
+    DINOV_TRY(dinov_engine_open_weights(&engine, dinov_checkpoint_weights(ckpt), &how, err));
+    dinov_status status = dinov_engine_prove(engine, proof, &worst, err);
+    if (status == DINOV_OK)
+        printf("%s: golden vectors by %s, recomputed on %s: right, worst relative difference %.2g of %g allowed\n", where,
+               proof->computed_by, dinov_engine_isa(engine), worst, proof->tolerance);
+    dinov_engine_close(&engine);
+    return status;
+}
+
+static dinov_status verify_source(const dinov_source *s, dinov_error *err)
+{
+    if (s->checkpoint) return verify_ours(s->checkpoint, s->where, err);
+    if (s->layout != DINOV_LAYOUT_PTH || s->pth.zip.no_crc || with_id || with_run)
+        return dinov_fail(err, DINOV_ERR_UNSUPPORTED, "CKPT-NO-CHECKSUM",
+                          "%s: a %s file carries no %s; convert it: dinov-convert IN -o OUT", s->where, dinov_layout_name(s->layout),
+                          with_id || with_run ? "content id and no golden vectors" : "checksums");
+    printf("%s: CRCs of %zu tensors: right\n", s->where, s->count); /* opening has proven them */
+    return DINOV_OK;
+}
+
+static int run_verify(const dinov_tool *tool, int argc, char **argv)
+{
+    dinov_source s;
+    dinov_error  err;
+    if (argc != 1) return dinov_tool_usage(tool, "expected one file, found %d", argc);
+    dinov_status status = dinov_source_open(&s, argv[0], (int)threads, &err);
+    if (status == DINOV_OK) status = verify_source(&s, &err);
+    int code = dinov_tool_flush(tool);
+    if (status != DINOV_OK) code = dinov_tool_fail(tool, &err);
+    dinov_source_close(&s);
+    return code;
+}
+
+static const dinov_opt verify_options[] = {
+    {0, "id", DINOV_OPT_FLAG, &with_id, NULL, "recompute the content id too", .common = true},
+    {0, "run", DINOV_OPT_FLAG, &with_run, NULL, "recompute the golden vectors on this machine too", .common = true},
+    OPT_THREADS,
+    {0},
+};
+static const dinov_tool verify = {
+    .name     = "dinov-ckpt verify",
+    .usage    = "FILE [--id] [--run]",
+    .summary  = "is every byte as it was written, and does it compute what it promises",
+    .examples = "  dinov-ckpt verify vits14.safetensors\n"
+                "      checksums of every byte\n"
+                "  dinov-ckpt verify --id --run vits14.safetensors\n"
+                "      and the identity of the weights, and features on this machine\n",
+    .options  = verify_options,
+    .run      = run_verify,
+};
+
+/* ---- diff ---- */
+
+struct tally {
+    size_t equal, within, differ, only_a, only_b;
+    double worst;
+};
+
+static void report_pair(const char *name, const dinov_tensor *a, const dinov_tensor *b, double tolerance, struct tally *tally, json_t *list)
+{
+    dinov_difference d  = dinov_tensor_compare(a, b);
+    /* Without a tolerance, equal means every bit, dtype included. */
+    bool             ok = d.equal || (d.same_shape && tolerance_text && d.relative <= tolerance && !isnan(d.max_abs));
+    char             shape_a[DINOV_SHAPE_TEXT], shape_b[DINOV_SHAPE_TEXT];
+
+    if (d.equal) tally->equal++;
+    else if (ok) tally->within++;
+    else tally->differ++;
+    if (d.same_shape && d.relative > tally->worst) tally->worst = d.relative;
+    if (list && !d.same_shape) {
+        json_array_append_new(list, json_pack("{s:s, s:b, s:o, s:o}", "name", name, "equal", 0, "shape_a", json_shape(a), "shape_b", json_shape(b)));
+    } else if (list) {
+        json_array_append_new(list, json_pack("{s:s, s:b, s:s, s:s, s:o, s:o, s:o}", "name", name, "equal", d.equal, "dtype_a",
+                                              dinov_dtype_name(a->dtype), "dtype_b", dinov_dtype_name(b->dtype), "max_abs",
+                                              json_number(d.max_abs), "relative", json_number(d.relative), "cosine", json_number(d.cosine)));
+    } else if (!d.same_shape) {
+        printf("%-32s shapes differ: %s, %s\n", name, dinov_shape_text(shape_a, a), dinov_shape_text(shape_b, b));
+    } else if (!d.equal) {
+        printf("%-32s %s/%s max-abs %.3g relative %.3g cosine %.9f%s\n", name, dinov_dtype_name(a->dtype), dinov_dtype_name(b->dtype),
+               d.max_abs, d.relative, d.cosine, ok ? " (within --tol)" : "");
+    } else if (all_tensors) {
+        printf("%-32s equal\n", name);
+    }
+}
+
+static dinov_status diff_sources(const dinov_source *a, const dinov_source *b, double tolerance, struct tally *tally, json_t *list,
+                                 dinov_error *err)
+{
+    const dinov_named_tensor **sorted_a = dinov_tensors_sort(a->tensors, a->count), **sorted_b = dinov_tensors_sort(b->tensors, b->count);
+    dinov_status               status   = sorted_a && sorted_b ? DINOV_OK : dinov_fail_nomem(err, a->where, "the list of names");
+
+    for (size_t i = 0; i < a->count && status == DINOV_OK; i++) {
+        const dinov_named_tensor *t = dinov_tensors_find(sorted_b, b->count, a->tensors[i].name);
+        if (t) {
+            report_pair(t->name, &a->tensors[i].tensor, &t->tensor, tolerance, tally, list);
+        } else {
+            tally->only_a++;
+            if (list) json_array_append_new(list, json_pack("{s:s, s:b, s:s}", "name", a->tensors[i].name, "equal", 0, "only_in", "a"));
+            else printf("%-32s only in %s\n", a->tensors[i].name, a->where);
+        }
+    }
+    for (size_t i = 0; i < b->count && status == DINOV_OK; i++) {
+        if (dinov_tensors_find(sorted_a, a->count, b->tensors[i].name)) continue;
+        tally->only_b++;
+        if (list) json_array_append_new(list, json_pack("{s:s, s:b, s:s}", "name", b->tensors[i].name, "equal", 0, "only_in", "b"));
+        else printf("%-32s only in %s\n", b->tensors[i].name, b->where);
+    }
+    dinov_free(sorted_a);
+    dinov_free(sorted_b);
+    return status;
+}
+
+static int run_diff(const dinov_tool *tool, int argc, char **argv)
+{
+    dinov_source a = {0}, b = {0};
+    struct tally tally     = {0};
+    double       tolerance = 0;
+    dinov_error  err;
+
+    if (argc != 2) return dinov_tool_usage(tool, "expected two files, found %d", argc);
+    if (tolerance_text) {
+        char *end;
+        tolerance = strtod(tolerance_text, &end);
+        if (end == tolerance_text || *end || !(tolerance >= 0))
+            return dinov_tool_usage(tool, "--tol: expected a number of at least 0, found \"%s\"", tolerance_text);
+    }
+    json_t      *list   = json ? json_array() : NULL;
+    dinov_status status = dinov_source_open(&a, argv[0], (int)threads, &err);
+    if (status == DINOV_OK) status = dinov_source_open(&b, argv[1], (int)threads, &err);
+    if (status == DINOV_OK) status = diff_sources(&a, &b, tolerance, &tally, list, &err);
+    int code = DINOV_EXIT_OK;
+    if (status == DINOV_OK) {
+        bool same = tally.differ + tally.only_a + tally.only_b == 0;
+        if (json) {
+            code = print_json(tool, json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:o, s:O}", "same", same, "equal", (json_int_t)tally.equal,
+                                              "within_tolerance", (json_int_t)tally.within, "differ", (json_int_t)tally.differ, "only_in_a",
+                                              (json_int_t)tally.only_a, "only_in_b", (json_int_t)tally.only_b, "worst_relative",
+                                              json_number(tally.worst), "tensors", list));
+        } else {
+            printf("%zu equal, %zu within tolerance, %zu differ, %zu only in the first, %zu only in the second, worst relative %.3g\n",
+                   tally.equal, tally.within, tally.differ, tally.only_a, tally.only_b, tally.worst);
+            code = dinov_tool_flush(tool);
+        }
+        if (code == DINOV_EXIT_OK && !same) code = DINOV_EXIT_INPUT;
+    } else {
+        code = dinov_tool_fail(tool, &err);
+    }
+    json_decref(list);
+    dinov_source_close(&a);
+    dinov_source_close(&b);
+    return code;
+}
+
+static const dinov_opt diff_options[] = {
+    OPT_JSON,
+    {0, "tol", DINOV_OPT_TEXT, &tolerance_text, "X", "relative L2 difference that passes, dtypes apart (default: every bit equal)", .common = true},
+    {0, "all", DINOV_OPT_FLAG, &all_tensors, NULL, "list equal tensors too", .common = true},
+    OPT_THREADS,
+    {0},
+};
+static const dinov_tool diff = {
+    .name     = "dinov-ckpt diff",
+    .usage    = "A B [--tol X]",
+    .summary  = "how far two files of any layout are apart, tensor by tensor",
+    .examples = "  dinov-ckpt diff dinov2_vits14_pretrain.pth vits14.safetensors\n"
+                "      exit code 2 when anything differs\n"
+                "  dinov-ckpt diff --tol 1e-3 vits14.safetensors vits14-half.safetensors\n"
+                "      relative L2 per tensor, whatever the dtypes\n",
+    .options  = diff_options,
+    .run      = run_diff,
+};
+
+int main(int argc, char **argv)
+{
+    static const dinov_tool *const verbs[] = {&show, &explain, &verify, &diff, NULL};
+    return dinov_tool_verbs("dinov-ckpt", "look into weights of any layout", verbs, argc, argv);
+}
