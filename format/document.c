@@ -290,8 +290,11 @@ dinov_status dinov_document_limits(const char *json, size_t size, const char *wh
                           where, DINOV_CK_MAX_DOCUMENT, size);
     for (size_t i = 0; i < size; i++) {
         char byte = json[i];
-        if (in_string && byte == '\\') i++;
-        else if (byte == '"') in_string = !in_string;
+        if (in_string && byte == '\\') {
+            if (++i == size || (json[i] != '"' && json[i] != '\\'))
+                return dinov_fail(err, DINOV_ERR_CORRUPT, "CK-DOCUMENT", "%s: the dinov document, byte %zu: an escape other than \\\" and \\\\",
+                                  where, i);
+        } else if (byte == '"') in_string = !in_string;
         else if (in_string) continue;
         else if (byte == ',') values++;
         else if (byte == '[' || byte == '{') values++, depth++;

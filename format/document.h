@@ -37,7 +37,8 @@ dinov_status dinov_document_check(const dinov_document *doc, const char *where, 
 /* Canonical JSON of a checked document. */
 void dinov_document_build(dinov_text *text, const dinov_document *doc);
 
-/* Size, depth and number of values, without a parser: ERR_LIMIT (CK-DOCUMENT-LARGE). */
+/* Size, depth and number of values, without a parser: ERR_LIMIT (CK-DOCUMENT-LARGE). Escapes other
+ * than those of section 3.3: ERR_CORRUPT (CK-DOCUMENT). */
 dinov_status dinov_document_limits(const char *json, size_t size, const char *where, dinov_error *err);
 
 /*

@@ -198,10 +198,14 @@ def parse_json(text):
         require(abs(int(digits)) <= LARGEST, "an integer above 2^63 - 1")
         return int(digits)
 
+    def finite(digits):
+        require(math.isfinite(float(digits)), "a number is not finite")
+        return float(digits)
+
     def constant(_):
         corrupt("a number is not finite")
     try:
-        return json.loads(text, object_pairs_hook=members, parse_int=whole, parse_constant=constant)
+        return json.loads(text, object_pairs_hook=members, parse_int=whole, parse_float=finite, parse_constant=constant)
     except ValueError as error:
         corrupt("the document is no JSON: %s" % error)
 
