@@ -3,7 +3,7 @@
  * Paths lie one after the other in one piece of memory, so that millions of them cost little more
  * than their bytes. Folders are walked with a list of pending folders, not by recursion.
  */
-#include "image/source.h"
+#include "image/inputs.h"
 
 #include "base/alloc.h"
 #include "image/internal.h"
@@ -26,7 +26,7 @@ struct names {
     int64_t count, room;
 };
 
-struct dinov_sources {
+struct dinov_inputs {
     struct names names;
 };
 
@@ -77,22 +77,22 @@ static void names_clear(struct names *n)
     *n = (struct names){0};
 }
 
-dinov_status dinov_sources_new(dinov_sources **out, dinov_error *err)
+dinov_status dinov_inputs_new(dinov_inputs **out, dinov_error *err)
 {
     *out = dinov_calloc(1, sizeof **out);
     return *out ? DINOV_OK : dinov_fail_nomem(err, "inputs", "their list");
 }
 
-void dinov_sources_free(dinov_sources **sources)
+void dinov_inputs_free(dinov_inputs **inputs)
 {
-    if (!sources || !*sources) return;
-    names_clear(&(*sources)->names);
-    dinov_free(*sources);
-    *sources = NULL;
+    if (!inputs || !*inputs) return;
+    names_clear(&(*inputs)->names);
+    dinov_free(*inputs);
+    *inputs = NULL;
 }
 
-int64_t     dinov_sources_count(const dinov_sources *sources) { return sources->names.count; }
-const char *dinov_sources_path(const dinov_sources *sources, int64_t index) { return name_at(&sources->names, index); }
+int64_t     dinov_inputs_count(const dinov_inputs *inputs) { return inputs->names.count; }
+const char *dinov_inputs_path(const dinov_inputs *inputs, int64_t index) { return name_at(&inputs->names, index); }
 
 static bool picture_by_name(const char *path)
 {
@@ -118,7 +118,7 @@ static bool picture_by_content(const char *path)
 static dinov_status fail_path(dinov_error *err, int reason, const char *path, const char *what)
 {
     char shown[DINOV_ESCAPED];
-    return dinov_fail_errno(err, reason, "SRC-OPEN", "%s: cannot %s", dinov_escape(shown, sizeof shown, path, strlen(path)),
+    return dinov_fail_errno(err, reason, "INPUT-OPEN", "%s: cannot %s", dinov_escape(shown, sizeof shown, path, strlen(path)),
                             what);
 }
 
@@ -200,17 +200,17 @@ static dinov_status add_sorted(struct names *to, const struct names *found, dino
     return status;
 }
 
-dinov_status dinov_sources_add(dinov_sources *sources, const char *path, dinov_error *err)
+dinov_status dinov_inputs_add(dinov_inputs *inputs, const char *path, dinov_error *err)
 {
     struct stat  st;
     struct walk  w      = {0};
     dinov_status status = DINOV_OK;
 
     if (stat(path, &st) != 0) return fail_path(err, errno, path, "open this input");
-    if (!S_ISDIR(st.st_mode)) return names_add(&sources->names, NULL, path, err);
+    if (!S_ISDIR(st.st_mode)) return names_add(&inputs->names, NULL, path, err);
     DINOV_TRY_GOTO(push_folder(&w, NULL, path, -1, &st, err));
     for (int64_t i = 0; i < w.pending.count; i++) DINOV_TRY_GOTO(walk_folder(&w, i, err));
-    DINOV_TRY_GOTO(add_sorted(&sources->names, &w.found, err));
+    DINOV_TRY_GOTO(add_sorted(&inputs->names, &w.found, err));
 fail:
     names_clear(&w.pending);
     names_clear(&w.found);
@@ -218,7 +218,7 @@ fail:
     return status;
 }
 
-dinov_status dinov_sources_add_list(dinov_sources *sources, const char *path, dinov_error *err)
+dinov_status dinov_inputs_add_list(dinov_inputs *inputs, const char *path, dinov_error *err)
 {
     dinov_status status = DINOV_OK;
     char         shown[DINOV_ESCAPED];
@@ -228,19 +228,19 @@ dinov_status dinov_sources_add_list(dinov_sources *sources, const char *path, di
     size_t       room     = 0;
 
     dinov_escape(shown, sizeof shown, path, strlen(path));
-    if (!f) return dinov_fail_errno(err, errno, "SRC-LIST", "%s: cannot open this list of inputs", shown);
+    if (!f) return dinov_fail_errno(err, errno, "INPUT-LIST", "%s: cannot open this list of inputs", shown);
     for (;;) {
         ssize_t size = getline(&line, &room, f);
         if (size < 0) break;
         if (strlen(line) != (size_t)size) {
-            status = dinov_fail(err, DINOV_ERR_FORMAT, "SRC-LIST", "%s: expected one path a line, found a zero byte", shown);
+            status = dinov_fail(err, DINOV_ERR_FORMAT, "INPUT-LIST", "%s: expected one path a line, found a zero byte", shown);
             break;
         }
         if (size && line[size - 1] == '\n') line[--size] = '\0';
         if (size && line[size - 1] == '\r') line[--size] = '\0';
-        if (size && (status = names_add(&sources->names, NULL, line, err)) != DINOV_OK) break;
+        if (size && (status = names_add(&inputs->names, NULL, line, err)) != DINOV_OK) break;
     }
-    if (status == DINOV_OK && ferror(f)) status = dinov_fail_errno(err, errno, "SRC-LIST", "%s: cannot read", shown);
+    if (status == DINOV_OK && ferror(f)) status = dinov_fail_errno(err, errno, "INPUT-LIST", "%s: cannot read", shown);
     dinov_free(line);
     if (!standard) fclose(f);
     return status;

@@ -1,0 +1,725 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A window is a run of consecutive inputs small enough to keep in memory: prepared in parallel,
+ * grouped by equal size, run, written. Its length may depend on the number of threads; nothing that
+ * is written does, because the engine's results do not depend on how pictures are batched.
+ */
+#include "infer/extract.h"
+
+#include "base/alloc.h"
+#include "base/bytes.h"
+#include "base/hash.h"
+#include "base/pool.h"
+#include "infer/result.h"
+
+#include <math.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+enum {
+    FEATURES        = 4,                 /* cls, mean, reg, patch */
+    WINDOW_BYTES    = 256 << 20,         /* of inputs and features, beyond what one round of threads adds */
+    MAX_FILE        = 1 << 30,
+    ALL_BAD_INPUTS  = 1000,
+    CONVERT_VALUES  = 1 << 14,
+};
+
+/* A file of one feature of one layer. */
+struct output {
+    dinov_npy_out file;
+    int           layer, feature; /* index into layers; 0..FEATURES-1 */
+};
+
+/* One input of the window. */
+struct item {
+    dinov_index_record record;
+    float             *pixels;
+    int64_t            group, place; /* where its features are */
+    dinov_status       status;
+    dinov_error        why;
+};
+
+/* Inputs of one size that went through the engine together. */
+struct group {
+    float         *pixels; /* [count, channels, height, width] */
+    float         *block;  /* all features */
+    dinov_features features[DINOV_MAX_LAYERS];
+    int64_t        count;
+};
+
+struct run {
+    const dinov_extract_options *options;
+    const dinov_inputs         *inputs;
+    dinov_engine                *engine;
+    const dinov_model           *model;
+    dinov_pool                  *pool;
+    int                          layers[DINOV_MAX_LAYERS]; /* 0..depth-1 */
+    bool                         fixed; /* all inputs have one size */
+    int64_t                      fixed_w, fixed_h;
+
+    bool      npy;
+    dinov_map map;
+    dinov_npy array;
+
+    struct item  *items; /* [window] */
+    int64_t       window, first, held; /* room, index of items[0], how many are held */
+    struct group *groups;
+    int64_t       group_count;
+
+    dinov_result   result;
+    struct output *outputs;
+    int            output_count;
+    dinov_npy_out  input, input_offsets, offsets, index;
+    dinov_out     *keys;
+
+    int64_t rows, tokens, input_values, key_bytes, total;
+    dinov_extract_report  *report;
+    dinov_extract_progress progress;
+    double                 started;
+};
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static bool stopped(const struct run *r) { return r->options->stop && *r->options->stop; }
+
+static dinov_status fail_stopped(dinov_error *err)
+{
+    return dinov_fail(err, DINOV_ERR_LIMIT, "RUN-STOPPED", "stopped by a signal; nothing was kept");
+}
+
+/* ---- Keys ---- */
+
+/* The name of input i; for .npy input "FILE#i". Returns its size; `text` may be too small. */
+static size_t key_of(const struct run *r, int64_t i, char *text, size_t size)
+{
+    if (!r->npy) return (size_t)snprintf(text, size, "%s", dinov_inputs_path(r->inputs, i));
+    return (size_t)snprintf(text, size, "%s#%lld", dinov_inputs_path(r->inputs, 0), (long long)i);
+}
+
+/* ---- Preparing one input: runs on any thread ---- */
+
+static dinov_input_status judge(const dinov_error *why)
+{
+    if (strcmp(why->code, "IMG-TRUNCATED") == 0) return DINOV_INPUT_TRUNCATED;
+    switch (why->status) {
+    case DINOV_ERR_UNSUPPORTED: return DINOV_INPUT_UNSUPPORTED;
+    case DINOV_ERR_LIMIT: return DINOV_INPUT_TOO_LARGE;
+    case DINOV_ERR_IO: return DINOV_INPUT_IO;
+    default: return DINOV_INPUT_CORRUPT;
+    }
+}
+
+static dinov_status prepare_picture(const struct run *r, struct item *item, const char *path, dinov_error *err)
+{
+    void        *bytes = NULL;
+    size_t       size;
+    dinov_image  image = {0};
+    int64_t      w, h;
+    dinov_status status;
+    bool         turns = r->options->preset.kind != DINOV_PRESET_EVAL;
+
+    DINOV_TRY_GOTO(dinov_file_read(&bytes, &size, path, MAX_FILE, err));
+    DINOV_TRY_GOTO(dinov_image_decode(&image, bytes, size, path, err));
+    item->record.width  = (uint32_t)image.width;
+    item->record.height = (uint32_t)image.height;
+    if (turns) DINOV_TRY_GOTO(dinov_image_turn(&image, err));
+    DINOV_TRY_GOTO(dinov_preset_size(&r->options->preset, r->model->patch, image.width, image.height, &w, &h, err));
+    item->pixels = dinov_alloc((size_t)(3 * w * h), sizeof *item->pixels);
+    if (!item->pixels) {
+        status = dinov_fail_nomem(err, path, "its pixels");
+        goto fail;
+    }
+    item->record.input_width  = (uint32_t)w;
+    item->record.input_height = (uint32_t)h;
+    status = dinov_preset_apply(&r->options->preset, r->model->patch, dinov_engine_preprocess(r->engine), &image,
+                                item->pixels, err);
+fail:
+    dinov_image_clear(&image);
+    dinov_free(bytes);
+    return status;
+}
+
+static dinov_status prepare_row(const struct run *r, struct item *item, int64_t row, dinov_error *err)
+{
+    const dinov_npy *a      = &r->array;
+    size_t           values = (size_t)(a->dim[1] * a->dim[2] * a->dim[3]);
+    size_t           offset = (size_t)row * values * sizeof(float);
+
+    item->pixels = dinov_alloc(values, sizeof(float));
+    if (!item->pixels) return dinov_fail_nomem(err, "input array", "a row");
+    memcpy(item->pixels, a->data + offset, values * sizeof(float));
+    item->record.width = item->record.input_width = (uint32_t)a->dim[3];
+    item->record.height = item->record.input_height = (uint32_t)a->dim[2];
+    for (size_t i = 0; i < values; i++)
+        if (!isfinite(item->pixels[i]))
+            return dinov_fail(err, DINOV_ERR_CORRUPT, "NPY-FINITE", "row %lld: value %zu is not a finite number",
+                              (long long)row, i);
+    return DINOV_OK;
+}
+
+struct round {
+    struct run *run;
+    int64_t     first; /* item */
+};
+
+static void prepare(void *arg, int64_t block, int worker)
+{
+    struct round *round = arg;
+    struct run   *r     = round->run;
+    struct item  *item  = &r->items[round->first + block];
+    int64_t       i     = r->first + round->first + block;
+
+    (void)worker;
+    *item = (struct item){.record.row = -1};
+    if (stopped(r)) item->status = fail_stopped(&item->why);
+    else if (r->npy) item->status = prepare_row(r, item, i, &item->why);
+    else item->status = prepare_picture(r, item, dinov_inputs_path(r->inputs, i), &item->why);
+    if (item->status == DINOV_OK) {
+        item->record.grid_w = item->record.input_width / (uint32_t)r->model->patch;
+        item->record.grid_h = item->record.input_height / (uint32_t)r->model->patch;
+        return;
+    }
+    dinov_free(item->pixels);
+    item->pixels             = NULL;
+    item->record.status      = judge(&item->why);
+    item->record.input_width = item->record.input_height = 0;
+}
+
+/* ---- The model ---- */
+
+/* Floats of feature f of one picture of that grid; 0 for a feature that was not asked for. */
+static int64_t feature_size(const struct run *r, int feature, int64_t gw, int64_t gh)
+{
+    const dinov_extract_options *o = r->options;
+    switch (feature) {
+    case 0: return o->cls ? r->model->dim : 0;
+    case 1: return o->mean ? r->model->dim : 0;
+    case 2: return o->reg ? r->model->registers * r->model->dim : 0;
+    default: return o->patch ? gw * gh * r->model->dim : 0;
+    }
+}
+
+static int64_t picture_floats(const struct run *r, const dinov_index_record *record)
+{
+    int64_t floats = 0;
+    for (int f = 0; f < FEATURES; f++) floats += feature_size(r, f, record->grid_w, record->grid_h);
+    return floats * r->options->layer_count + r->model->channels * record->input_width * record->input_height;
+}
+
+static float **feature_slot(dinov_features *features, int feature)
+{
+    float **slots[FEATURES] = {&features->cls, &features->mean, &features->reg, &features->patch};
+    return slots[feature];
+}
+
+/* Gathers up to a batch of items of the size of item `from`, runs them, gives them their place. */
+static dinov_status run_group(struct run *r, int64_t from, dinov_error *err)
+{
+    const dinov_index_record *size  = &r->items[from].record;
+    int64_t                   area  = r->model->channels * size->input_width * size->input_height;
+    struct group             *group = &r->groups[r->group_count++];
+    int64_t                   block = 0;
+
+    *group = (struct group){0};
+    for (int64_t i = from; i < r->held && group->count < r->options->batch; i++) {
+        struct item *item = &r->items[i];
+        if (!item->pixels || item->record.input_width != size->input_width ||
+            item->record.input_height != size->input_height) continue;
+        item->group = r->group_count - 1;
+        item->place = group->count++;
+    }
+    for (int f = 0; f < FEATURES; f++) block += feature_size(r, f, size->grid_w, size->grid_h);
+    block *= group->count;
+    group->pixels = dinov_alloc((size_t)(area * group->count), sizeof(float));
+    group->block  = dinov_alloc((size_t)(block * r->options->layer_count), sizeof(float));
+    if (!group->pixels || !group->block) return dinov_fail_nomem(err, "batch", "its features");
+    for (int64_t i = from; i < r->held; i++) {
+        struct item *item = &r->items[i];
+        if (!item->pixels || item->group != r->group_count - 1) continue;
+        memcpy(group->pixels + item->place * area, item->pixels, (size_t)area * sizeof(float));
+        dinov_free(item->pixels);
+        item->pixels = NULL;
+    }
+    float *next = group->block;
+    for (int l = 0; l < r->options->layer_count; l++) {
+        group->features[l] = (dinov_features){.layer = r->layers[l], .no_norm = r->options->no_norm};
+        for (int f = 0; f < FEATURES; f++) {
+            int64_t floats = feature_size(r, f, size->grid_w, size->grid_h) * group->count;
+            if (floats) *feature_slot(&group->features[l], f) = next;
+            next += floats;
+        }
+    }
+    return dinov_engine_run(r->engine, group->pixels, group->count, size->input_height, size->input_width, group->features,
+                            (size_t)r->options->layer_count, err);
+}
+
+static void clear_window(struct run *r)
+{
+    for (int64_t i = 0; i < r->held; i++) dinov_free(r->items[i].pixels);
+    for (int64_t g = 0; g < r->group_count; g++) {
+        dinov_free(r->groups[g].pixels);
+        dinov_free(r->groups[g].block);
+    }
+    r->held = r->group_count = 0;
+}
+
+/* ---- Writing ---- */
+
+/* Nearest, halves to even; infinity past the largest half. */
+static uint16_t half_from_float(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
+    bits &= 0x7fffffff;
+    if (bits > 0x7f800000) return sign | 0x7e00;       /* not a number */
+    if (bits >= 0x477ff000) return sign | 0x7c00;      /* rounds to 65536 or more */
+    if (bits < 0x38800000) {                           /* subnormal half: the sum aligns and rounds it */
+        float magnitude;
+        memcpy(&magnitude, &bits, sizeof magnitude);
+        magnitude += 0.5f;
+        memcpy(&bits, &magnitude, sizeof bits);
+        return (uint16_t)(sign | (bits - 0x3f000000));
+    }
+    return (uint16_t)(sign | ((bits - 0x38000000 + 0xfff + (bits >> 13 & 1)) >> 13));
+}
+
+static dinov_status append_floats(struct run *r, dinov_npy_out *file, const float *values, int64_t count, int64_t rows,
+                                  dinov_error *err)
+{
+    if (!r->options->f16) return dinov_npy_append(file, values, (size_t)count * sizeof *values, rows, err);
+    for (int64_t i = 0; i < count; i += CONVERT_VALUES) {
+        uint8_t half[2 * CONVERT_VALUES];
+        int64_t n = count - i < CONVERT_VALUES ? count - i : CONVERT_VALUES;
+        for (int64_t j = 0; j < n; j++) {
+            uint16_t h = half_from_float(values[i + j]);
+            if ((h & 0x7fff) == 0x7c00 && isfinite(values[i + j]))
+                return dinov_fail(err, DINOV_ERR_LIMIT, "RUN-F16",
+                                  "a feature of %g does not fit into f16, whose largest value is 65504; use --store f32",
+                                  (double)values[i + j]);
+            dinov_put_le16(half + 2 * j, h);
+        }
+        DINOV_TRY(dinov_npy_append(file, half, (size_t)n * 2, 0, err));
+    }
+    return dinov_npy_append(file, values, 0, rows, err);
+}
+
+static dinov_status append_offset(dinov_npy_out *file, int64_t value, dinov_error *err)
+{
+    uint8_t bytes[8];
+    dinov_put_le64(bytes, (uint64_t)value);
+    return dinov_npy_append(file, bytes, sizeof bytes, 1, err);
+}
+
+static dinov_status write_features(struct run *r, const struct item *item, dinov_error *err)
+{
+    const struct group *group = &r->groups[item->group];
+    int64_t             grid  = (int64_t)item->record.grid_w * item->record.grid_h;
+
+    for (int i = 0; i < r->output_count; i++) {
+        struct output *o      = &r->outputs[i];
+        dinov_features slots  = group->features[o->layer];
+        int64_t        floats = feature_size(r, o->feature, item->record.grid_w, item->record.grid_h);
+        int64_t        rows   = o->feature == 3 && !r->fixed ? grid : 1;
+        DINOV_TRY(append_floats(r, &o->file, *feature_slot(&slots, o->feature) + item->place * floats, floats, rows, err));
+    }
+    if (r->offsets.file) DINOV_TRY(append_offset(&r->offsets, r->tokens += grid, err));
+    if (r->input.file) {
+        int64_t values = r->model->channels * item->record.input_width * item->record.input_height;
+        DINOV_TRY(dinov_npy_append(&r->input, group->pixels + item->place * values, (size_t)values * sizeof(float),
+                                   r->fixed ? 1 : values, err));
+        if (r->input_offsets.file) DINOV_TRY(append_offset(&r->input_offsets, r->input_values += values, err));
+    }
+    return DINOV_OK;
+}
+
+static dinov_status write_item(struct run *r, struct item *item, int64_t index, dinov_error *err)
+{
+    uint8_t      record[DINOV_INDEX_RECORD];
+    size_t       size = key_of(r, index, NULL, 0);
+    char        *key  = dinov_alloc(size + 2, 1);
+    dinov_status status;
+
+    if (!key) return dinov_fail_nomem(err, "index", "a key");
+    key_of(r, index, key, size + 1);
+    if (item->status != DINOV_OK && r->options->bad) r->options->bad(r->options->arg, key, item->record.status, &item->why);
+    item->record.key_offset = (uint64_t)r->key_bytes;
+    item->record.key_size   = (uint32_t)size;
+    key[size]               = '\n';
+    r->key_bytes += (int64_t)size + 1;
+    if (item->status == DINOV_OK) {
+        item->record.row = r->rows++;
+        DINOV_TRY_GOTO(write_features(r, item, err));
+    }
+    r->report->count[item->record.status]++;
+    dinov_index_put(record, &item->record);
+    DINOV_TRY_GOTO(dinov_npy_append(&r->index, record, sizeof record, 1, err));
+    status = dinov_out_write(r->keys, key, size + 1, err);
+fail:
+    dinov_free(key);
+    return status;
+}
+
+/* ---- One window ---- */
+
+static dinov_status prepare_window(struct run *r, dinov_error *err)
+{
+    int64_t wide = 2 * dinov_pool_threads(r->pool), floats = 0;
+
+    while (r->held < r->window && r->first + r->held < r->total && floats * (int64_t)sizeof(float) < WINDOW_BYTES) {
+        struct round round = {r, r->held};
+        int64_t      count = r->total - r->first - r->held;
+        if (count > wide) count = wide;
+        if (count > r->window - r->held) count = r->window - r->held;
+        dinov_pool_run(r->pool, count, prepare, &round);
+        r->held += count;
+        for (int64_t i = r->held - count; i < r->held; i++) {
+            struct item *item = &r->items[i];
+            /* Out of memory, or an option the model refuses, is no fault of the picture. */
+            if (item->status == DINOV_ERR_NOMEM || item->status == DINOV_ERR_CONFIG) {
+                if (err) *err = item->why;
+                return item->status;
+            }
+            if (item->pixels) floats += picture_floats(r, &item->record);
+        }
+        if (stopped(r)) return fail_stopped(err);
+    }
+    return DINOV_OK;
+}
+
+static dinov_status process_window(struct run *r, dinov_error *err)
+{
+    double t = now(), u;
+
+    DINOV_TRY(prepare_window(r, err));
+    u = now(), r->progress.decode += u - t, t = u;
+    for (int64_t i = 0; i < r->held; i++) {
+        if (!r->items[i].pixels) continue;
+        DINOV_TRY(run_group(r, i, err));
+        if (stopped(r)) return fail_stopped(err);
+    }
+    u = now(), r->progress.model += u - t, t = u;
+    for (int64_t i = 0; i < r->held; i++) DINOV_TRY(write_item(r, &r->items[i], r->first + i, err));
+    if (r->npy) {
+        size_t row = r->array.size / (size_t)r->total;
+        dinov_map_forget(r->map.data, r->map.size, r->array.data + (size_t)r->first * row, (size_t)r->held * row);
+    }
+    r->first += r->held;
+    r->progress.write += now() - t;
+    clear_window(r);
+    return DINOV_OK;
+}
+
+static bool too_many(const dinov_extract_options *o, int64_t bad, int64_t total)
+{
+    return (double)bad > (o->percent ? o->max_bad * (double)total / 100.0 : o->max_bad);
+}
+
+static dinov_status process(struct run *r, dinov_error *err)
+{
+    const dinov_extract_options *o = r->options;
+    while (r->first < r->total) {
+        DINOV_TRY(process_window(r, err));
+        r->progress.done    = r->first;
+        r->progress.bad     = r->first - r->rows;
+        r->progress.seconds = now() - r->started;
+        if (o->progress) o->progress(o->arg, &r->progress);
+        if (r->rows == 0 && r->first >= ALL_BAD_INPUTS && too_many(o, r->first, r->first))
+            return dinov_fail(err, DINOV_ERR_LIMIT, "RUN-ALL-BAD",
+                              "the first %lld inputs are all bad; nothing was kept (--max-bad 100%% goes on regardless)",
+                              (long long)r->first);
+    }
+    return DINOV_OK;
+}
+
+/* ---- Files and settings ---- */
+
+static dinov_status create(struct run *r, dinov_npy_out *file, const char *name, const char *descr, int rank,
+                           const int64_t *dim, dinov_error *err)
+{
+    char *path = dinov_result_path(&r->result, name);
+    if (!path) return dinov_fail_nomem(err, "output folder", "a path");
+    dinov_status status = dinov_npy_create(file, path, descr, rank, dim, r->options->overwrite, err);
+    dinov_free(path);
+    return status;
+}
+
+static dinov_status create_outputs(struct run *r, dinov_error *err)
+{
+    static const char *const     names[FEATURES] = {"cls", "mean", "reg", "patch"};
+    const dinov_extract_options *o               = r->options;
+    const char                  *type            = o->f16 ? "'<f2'" : "'<f4'";
+    int64_t                      dim = r->model->dim, patch = r->model->patch;
+
+    r->outputs = dinov_calloc((size_t)o->layer_count * FEATURES, sizeof *r->outputs);
+    if (!r->outputs) return dinov_fail_nomem(err, "output folder", "its files");
+    for (int l = 0; l < o->layer_count; l++)
+        for (int f = 0; f < FEATURES; f++) {
+            if (!feature_size(r, f, 1, 1)) continue;
+            char    name[64], layer[16] = "";
+            int64_t flat[] = {0, dim}, reg[] = {0, r->model->registers, dim};
+            int64_t map[] = {0, r->fixed_h / patch, r->fixed_w / patch, dim};
+            bool    maps  = f == 3 && r->fixed;
+            if (r->layers[l] != r->model->depth - 1) snprintf(layer, sizeof layer, "L%02d.", r->layers[l]);
+            snprintf(name, sizeof name, "part-000000.%s%s.npy", layer, names[f]);
+            struct output *out = &r->outputs[r->output_count];
+            *out               = (struct output){.layer = l, .feature = f};
+            DINOV_TRY(create(r, &out->file, name, type, maps ? 4 : f == 2 ? 3 : 2, maps ? map : f == 2 ? reg : flat, err));
+            r->output_count++;
+        }
+    int64_t one[] = {0}, input[] = {0, r->model->channels, r->fixed_h, r->fixed_w};
+    if (o->patch && !r->fixed) {
+        DINOV_TRY(create(r, &r->offsets, "part-000000.offsets.npy", "'<i8'", 1, one, err));
+        DINOV_TRY(append_offset(&r->offsets, 0, err));
+    }
+    if (o->dump_input) {
+        DINOV_TRY(create(r, &r->input, "part-000000.input.npy", "'<f4'", r->fixed ? 4 : 1, r->fixed ? input : one, err));
+        if (!r->fixed) {
+            DINOV_TRY(create(r, &r->input_offsets, "part-000000.input-offsets.npy", "'<i8'", 1, one, err));
+            DINOV_TRY(append_offset(&r->input_offsets, 0, err));
+        }
+    }
+    DINOV_TRY(create(r, &r->index, "part-000000.index.npy", dinov_index_descr, 1, one, err));
+    char *path = dinov_result_path(&r->result, "part-000000.keys.txt");
+    if (!path) return dinov_fail_nomem(err, "output folder", "a path");
+    dinov_status status = dinov_out_open(&r->keys, path, o->overwrite, err);
+    dinov_free(path);
+    return status;
+}
+
+static dinov_status commit_outputs(struct run *r, dinov_error *err)
+{
+    DINOV_TRY(dinov_result_clean(&r->result, err));
+    for (int i = 0; i < r->output_count; i++) DINOV_TRY(dinov_npy_commit(&r->outputs[i].file, err));
+    dinov_npy_out *others[] = {&r->offsets, &r->input, &r->input_offsets, &r->index};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        if (others[i]->file) DINOV_TRY(dinov_npy_commit(others[i], err));
+    return dinov_out_commit(&r->keys, err);
+}
+
+static void abort_outputs(struct run *r)
+{
+    for (int i = 0; i < r->output_count; i++) dinov_npy_abort(&r->outputs[i].file);
+    dinov_npy_abort(&r->offsets);
+    dinov_npy_abort(&r->input);
+    dinov_npy_abort(&r->input_offsets);
+    dinov_npy_abort(&r->index);
+    dinov_out_abort(&r->keys);
+}
+
+static const char *preset_name(const dinov_preset *preset, char out[32])
+{
+    static const char *const names[] = {"?", "eval", "short", "long", "square", "full"};
+    if (preset->kind == DINOV_PRESET_FULL) snprintf(out, 32, "full");
+    else snprintf(out, 32, "%s:%lld", names[preset->kind], (long long)preset->size);
+    return out;
+}
+
+/* SHA-256 over every key and a newline: the list of inputs in one word. */
+static dinov_status hash_keys(const struct run *r, char out[DINOV_SHA_HEX + 1], dinov_error *err)
+{
+    dinov_sha256 sha;
+    DINOV_TRY(dinov_sha256_init(&sha, err));
+    for (int64_t i = 0; i < dinov_inputs_count(r->inputs); i++) {
+        const char *path = dinov_inputs_path(r->inputs, i);
+        dinov_sha256_add(&sha, path, strlen(path));
+        dinov_sha256_add(&sha, "\n", 1);
+    }
+    dinov_sha256_done(&sha, out);
+    return DINOV_OK;
+}
+
+/* What the results depend on: the same settings mean the same bytes. */
+static dinov_status make_settings(const struct run *r, json_t **out, dinov_error *err)
+{
+    const dinov_extract_options *o = r->options;
+    const dinov_preprocess      *p = dinov_engine_preprocess(r->engine);
+    json_t                      *features = json_array(), *layers = json_array(), *mean = json_array(), *std = json_array();
+    char                         keys[DINOV_SHA_HEX + 1], preset[32];
+
+    *out = NULL;
+    if (o->cls) json_array_append_new(features, json_string("cls"));
+    if (o->mean) json_array_append_new(features, json_string("mean"));
+    if (o->reg) json_array_append_new(features, json_string("reg"));
+    if (o->patch) json_array_append_new(features, json_string("patch"));
+    for (int l = 0; l < o->layer_count; l++) json_array_append_new(layers, json_integer(r->layers[l]));
+    for (int c = 0; c < 3; c++) {
+        json_array_append_new(mean, json_real((double)p->mean[c]));
+        json_array_append_new(std, json_real((double)p->std[c]));
+    }
+    dinov_status status = hash_keys(r, keys, err);
+    if (status == DINOV_OK) {
+        *out = json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:b, s:s, s:b, s:s, s:{s:I, s:s}}", "model", o->model_id, "preset",
+                         r->npy ? "npy" : preset_name(&o->preset, preset), "mean", mean, "std", std, "features", features,
+                         "layers", layers, "norm", !o->no_norm, "store", o->f16 ? "f16" : "f32", "dump_input",
+                         o->dump_input, "isa", dinov_engine_isa(r->engine), "inputs", "count", (json_int_t)r->total,
+                         "sha256", keys);
+        if (!*out) status = dinov_fail_nomem(err, "output folder", "run.json");
+    } else {
+        json_decref(features), json_decref(layers), json_decref(mean), json_decref(std);
+    }
+    return status;
+}
+
+/* The preset in numbers, for whoever must repeat it elsewhere. */
+static json_t *preset_rule(const struct run *r)
+{
+    const dinov_preset *p = &r->options->preset;
+    if (r->npy) return json_pack("{s:s}", "kind", "npy");
+    const char *orientation = p->kind == DINOV_PRESET_EVAL ? "ignored" : "applied";
+    json_t     *rule = json_pack("{s:s, s:s, s:i, s:s, s:s}", "filter", "bicubic a=-0.5, antialias, 8-bit", "orientation",
+                                 orientation, "patch", (int)r->model->patch, "alpha", "dropped", "colour", "RGB, ICC ignored");
+    if (rule && p->kind == DINOV_PRESET_EVAL)
+        json_object_set_new(rule, "resize_shorter", json_integer(p->size * 256 / 224 / 2 * 2));
+    if (rule && p->kind != DINOV_PRESET_FULL)
+        json_object_set_new(rule, p->kind == DINOV_PRESET_EVAL ? "centre_crop" : "size", json_integer(p->size));
+    return rule;
+}
+
+static dinov_status commit_run(struct run *r, json_t *settings, dinov_error *err)
+{
+    json_t *counts = json_object();
+    for (int i = 0; i < DINOV_INPUT_STATUSES; i++)
+        json_object_set_new(counts, dinov_input_status_name((dinov_input_status)i), json_integer(r->report->count[i]));
+    char file[DINOV_ESCAPED];
+    dinov_escape(file, sizeof file, r->options->model_file, strlen(r->options->model_file));
+    json_t *run = json_pack("{s:s, s:s, s:s, s:O, s:o, s:I, s:o, s:i, s:I, s:f}", "program", "dinov-infer", "version",
+                            DINOV_VERSION_STRING, "model_file", file, "settings", settings, "preset_rule", preset_rule(r),
+                            "rows", (json_int_t)r->rows, "counts", counts, "threads", dinov_engine_threads(r->engine),
+                            "batch", (json_int_t)r->options->batch, "seconds", now() - r->started);
+    dinov_status status = run ? dinov_result_commit(&r->result, run, err) : dinov_fail_nomem(err, "output folder", "run.json");
+    json_decref(run);
+    return status;
+}
+
+/* ---- Before the run ---- */
+
+static dinov_status open_array(struct run *r, dinov_error *err)
+{
+    const char *path = dinov_inputs_path(r->inputs, 0);
+    char        shown[DINOV_ESCAPED];
+
+    DINOV_TRY(dinov_map_open(&r->map, path, err));
+    DINOV_TRY(dinov_npy_parse_f32(&r->array, r->map.data, r->map.size, path, err));
+    const int64_t *d = r->array.dim;
+    dinov_escape(shown, sizeof shown, path, strlen(path));
+    if (r->array.rank != 4 || d[1] != r->model->channels)
+        return dinov_fail(err, DINOV_ERR_SHAPE, "NPY-SHAPE", "%s: expected [N, %lld, height, width], found %d dimensions%s",
+                          shown, (long long)r->model->channels, r->array.rank,
+                          r->array.rank == 4 ? " with another number of channels" : "");
+    if (d[0] < 1 || d[2] < 1 || d[3] < 1 || d[2] % r->model->patch || d[3] % r->model->patch ||
+        d[2] > INT32_MAX || d[3] > INT32_MAX)
+        return dinov_fail(err, DINOV_ERR_SHAPE, "NPY-SHAPE",
+                          "%s: expected at least one row, height and width multiples of the patch %lld; found %lld x %lld x %lld",
+                          shown, (long long)r->model->patch, (long long)d[0], (long long)d[2], (long long)d[3]);
+    r->total   = d[0];
+    r->fixed_h = d[2];
+    r->fixed_w = d[3];
+    return DINOV_OK;
+}
+
+static dinov_status resolve_layers(struct run *r, dinov_error *err)
+{
+    const dinov_extract_options *o = r->options;
+    for (int l = 0; l < o->layer_count; l++) {
+        int64_t layer = o->layers[l] < 0 ? r->model->depth + o->layers[l] : o->layers[l];
+        if (layer < 0 || layer >= r->model->depth)
+            return dinov_fail(err, DINOV_ERR_CONFIG, "OPT-LAYERS", "layers: expected %lld to %lld, found %d",
+                              -(long long)r->model->depth, (long long)r->model->depth - 1, o->layers[l]);
+        r->layers[l] = (int)layer;
+        for (int k = 0; k < l; k++)
+            if (r->layers[k] == layer)
+                return dinov_fail(err, DINOV_ERR_CONFIG, "OPT-LAYERS", "layers: layer %lld is asked for twice",
+                                  (long long)layer);
+    }
+    return DINOV_OK;
+}
+
+static dinov_status check(struct run *r, dinov_error *err)
+{
+    const dinov_extract_options *o = r->options;
+    DINOV_TRY(resolve_layers(r, err));
+    if (o->reg && r->model->registers == 0)
+        return dinov_fail(err, DINOV_ERR_CONFIG, "OPT-FEATURES", "features: this model has no register tokens");
+    r->total = dinov_inputs_count(r->inputs);
+    if (r->npy) return open_array(r, err);
+    if (r->total == 0)
+        return dinov_fail(err, DINOV_ERR_FORMAT, "RUN-EMPTY", "no pictures found: the inputs name no file, and the folders hold none");
+    if (r->model->channels != 3)
+        return dinov_fail(err, DINOV_ERR_SHAPE, "RUN-CHANNELS", "this model takes %lld channels; pictures have 3",
+                          (long long)r->model->channels);
+    r->fixed = o->preset.kind == DINOV_PRESET_EVAL || o->preset.kind == DINOV_PRESET_SQUARE;
+    /* Any size tells whether the preset fits the patch, and what a fixed one gives. */
+    return dinov_preset_size(&o->preset, r->model->patch, 1, 1, &r->fixed_w, &r->fixed_h, err);
+}
+
+static dinov_status judge_total(const struct run *r, dinov_error *err)
+{
+    int64_t bad = r->report->total - r->report->count[DINOV_INPUT_OK];
+    if (!too_many(r->options, bad, r->report->total)) return DINOV_OK;
+    return dinov_fail(err, DINOV_ERR_LIMIT, "RUN-MAX-BAD",
+                      "%lld of %lld inputs are bad, more than --max-bad %g%s allows; everything else was processed and kept",
+                      (long long)bad, (long long)r->report->total, r->options->max_bad, r->options->percent ? "%" : "");
+}
+
+/* The counts a finished run recorded. */
+static void read_counts(struct run *r)
+{
+    const json_t *counts = json_object_get(r->result.previous, "counts");
+    for (int i = 0; i < DINOV_INPUT_STATUSES; i++)
+        r->report->count[i] = json_integer_value(json_object_get(counts, dinov_input_status_name((dinov_input_status)i)));
+    r->report->already = true;
+}
+
+static dinov_status extract(struct run *r, json_t *settings, dinov_error *err)
+{
+    DINOV_TRY(dinov_result_open(&r->result, r->options->out, settings, r->options->overwrite, err));
+    if (r->result.previous) {
+        read_counts(r);
+        return judge_total(r, err);
+    }
+    DINOV_TRY(dinov_pool_new(&r->pool, r->options->threads, err));
+    int64_t batch = r->options->batch, wide = 4 * dinov_pool_threads(r->pool);
+    r->window     = (wide > batch ? wide + batch - 1 : batch) / batch * batch * (r->fixed ? 1 : 4);
+    r->items      = dinov_calloc((size_t)r->window, sizeof *r->items);
+    r->groups     = dinov_calloc((size_t)r->window, sizeof *r->groups);
+    if (!r->items || !r->groups) return dinov_fail_nomem(err, "extraction", "its window");
+    DINOV_TRY(create_outputs(r, err));
+    DINOV_TRY(process(r, err));
+    DINOV_TRY(commit_outputs(r, err));
+    DINOV_TRY(commit_run(r, settings, err));
+    return judge_total(r, err);
+}
+
+dinov_status dinov_extract(dinov_engine *engine, const dinov_inputs *inputs, bool npy,
+                           const dinov_extract_options *options, dinov_extract_report *report, dinov_error *err)
+{
+    json_t    *settings = NULL;
+    struct run r        = {.options = options, .inputs = inputs, .engine = engine, .model = dinov_engine_model(engine),
+                           .npy = npy, .fixed = npy, .report = report, .result.lock = -1, .started = now()};
+
+    DINOV_ASSERT(options->layer_count >= 1 && options->batch >= 1);
+    *report             = (dinov_extract_report){0};
+    dinov_status status = check(&r, err);
+    report->total       = r.total;
+    r.progress.total    = r.total;
+    if (status == DINOV_OK) status = make_settings(&r, &settings, err);
+    if (status == DINOV_OK) status = extract(&r, settings, err);
+    clear_window(&r);
+    abort_outputs(&r); /* what was committed is no longer open */
+    dinov_result_close(&r.result);
+    dinov_pool_free(&r.pool);
+    dinov_map_close(&r.map);
+    dinov_free(r.items);
+    dinov_free(r.groups);
+    dinov_free(r.outputs);
+    json_decref(settings);
+    return status;
+}
