@@ -1,0 +1,68 @@
+#!/bin/sh
+# From a bare Debian or Ubuntu machine to features of real photographs.
+#   ./quickstart.sh                a demonstration model on sample photographs
+#   ./quickstart.sh MODEL FOLDER   your weights (hub .pth, safetensors or dinov) on your pictures
+# Safe to run again: what is there is kept.
+set -eu
+cd "$(dirname "$0")"
+start=$PWD
+
+say() { printf '\n== %s\n' "$*"; }
+
+case $# in
+0) ;;
+2) model=$(realpath "$1") photos=$(realpath "$2") ;;
+*) echo "usage: ./quickstart.sh [MODEL FOLDER]" >&2; exit 64 ;;
+esac
+
+say "installing what is needed and building (build/bin)"
+.ci/install build
+cmake --preset release -DDINOV_TESTS=OFF >build.log 2>&1 && cmake --build --preset release >>build.log 2>&1 || { tail -n 30 build.log >&2; exit 3; }
+mkdir -p build && mv build.log build/quickstart.log
+
+if [ $# = 0 ]; then
+    model=build/demo/model.safetensors photos=build/demo/photos
+    mkdir -p build/demo
+    say "making a demonstration model ($model)"
+    echo "ViT-S/14 with random weights from a seed: it shows that everything works. Nobody trained it,"
+    echo "so do not read meaning into its features or neighbours."
+    [ -e $model ] || build/bin/dinov-demo-model -o $model
+    say "fetching sample photographs ($photos)"
+    if [ ! -d $photos ]; then
+        # scikit-image's Debian package carries a few real photographs; only its data is unpacked.
+        (
+            mkdir -p build/demo/package && cd build/demo/package
+            apt-get download python3-skimage >/dev/null 2>&1 || { apt-get update >/dev/null 2>&1 && apt-get download python3-skimage >/dev/null; }
+            dpkg-deb -x python3-skimage_*.deb .
+        )
+        mkdir -p $photos.new
+        for name in astronaut.png brick.png camera.png chelsea.png coffee.png coins.png grass.png gravel.png hubble_deep_field.jpg moon.png rocket.jpg; do
+            found=$(find build/demo/package -name "$name" | head -n 1)
+            [ -z "$found" ] || cp "$found" $photos.new/
+        done
+        [ -n "$(ls $photos.new)" ] || { echo "no photographs in the package" >&2; exit 3; }
+        mv $photos.new $photos
+        rm -rf build/demo/package
+    fi
+fi
+
+out=build/demo/features
+rm -rf $out
+say "extracting features: one CLS vector a picture, and patch tokens"
+echo "build/bin/dinov-infer -m $model -o $out --features cls,patch $photos"
+build/bin/dinov-infer -m "$model" -o $out --features cls,patch "$photos"
+
+say "what came out ($out)"
+build/bin/dinov-infer --ls $out
+ls -l $out
+say "the model file proves itself"
+case $model in
+build/*) build/bin/dinov-ckpt verify --run $model ;;
+*) build/bin/dinov-ckpt show "$model" ;;
+esac
+cat <<TXT
+
+Next: numpy.load("$out/part-000000.cls.npy") in Python, or
+  build/bin/dinov-convert dinov2_vits14_pretrain.pth -o vits14.safetensors     keep your weights as one file
+  build/bin/dinov-infer --help                                                 sizes, layers, patch tokens
+TXT

@@ -1,0 +1,47 @@
+#!/bin/sh
+# Installs the test dependencies, builds, and runs the tests. The last line counts them.
+#   ./test.sh         everything: release, sanitizers, fuzz replay, comparison with PyTorch and others
+#   ./test.sh quick   the quick tier: a few minutes, no Python packages beyond numpy
+set -eu
+cd "$(dirname "$0")"
+tier=${1:-full}
+case $tier in full | quick) ;; *) echo "usage: ./test.sh [quick]" >&2; exit 64 ;; esac
+
+say() { printf '\n== %s\n' "$*"; }
+reports=$PWD/build/reports
+rm -rf "$reports" && mkdir -p "$reports"
+
+say "dependencies"
+.ci/install build test
+if [ "$tier" = full ]; then
+    [ -x .venv/bin/python ] || python3 -m venv .venv
+    .venv/bin/python -m pip install -q -r tests/requirements.txt
+    export DINOV_PYTHON="$PWD/.venv/bin/python"
+fi
+
+# run PRESET CTEST-ARGUMENTS...: configure, build and test one preset.
+run() {
+    preset=$1 && shift
+    say "$preset"
+    cmake --preset "$preset" -DDINOV_TESTS=ON >"$reports/$preset.log" 2>&1 && cmake --build --preset "$preset" >>"$reports/$preset.log" 2>&1 ||
+        { tail -n 40 "$reports/$preset.log"; echo "$preset does not build"; exit 1; }
+    dir=build && [ "$preset" = release ] || dir=build/$preset
+    ctest --test-dir $dir --output-on-failure --no-tests=error --output-junit "$reports/$preset.xml" "$@" || failed=1
+}
+
+failed=0
+if [ "$tier" = quick ]; then
+    run release -L quick
+else
+    run release
+    run debug -L lint
+    run asan -LE 'lint|slow|valgrind'
+    run tsan -L threads
+fi
+
+# A ctest entry counts once for each preset it ran in.
+sum() { cat "$reports"/*.xml | tr '\n' ' ' | sed 's/<testsuite/\n&/g' | sed -n "s/^<testsuite [^>]*[[:space:]]$1=\"\([0-9]*\)\".*/\1/p" | awk '{s += $1} END {print s + 0}'; }
+tests=$(sum tests) bad=$(sum failures) skipped=$(($(sum skipped) + $(sum disabled)))
+echo
+echo "$((tests - bad - skipped)) passed, $bad failed, $skipped skipped"
+[ "$failed" = 0 ] && [ "$bad" = 0 ]
