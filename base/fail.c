@@ -25,7 +25,7 @@ static void fill(dinov_error *err, dinov_status status, const char *code, const 
     vsnprintf(err->msg, sizeof err->msg, format, args);
 }
 
-dinov_status dinov_fail(dinov_error *err, dinov_status status, const char *code, const char *format, ...)
+void dinov_raise(dinov_error *err, dinov_status status, const char *code, const char *format, ...)
 {
     if (err) {
         va_list args;
@@ -33,7 +33,6 @@ dinov_status dinov_fail(dinov_error *err, dinov_status status, const char *code,
         fill(err, status, code, format, args);
         va_end(args);
     }
-    return status;
 }
 
 dinov_status dinov_fail_errno(dinov_error *err, int errnum, const char *code, const char *format, ...)

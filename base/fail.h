@@ -14,8 +14,8 @@
 #endif
 
 /* Fills *err (NULL allowed) and returns `status`: return dinov_fail(err, DINOV_ERR_CORRUPT, "CK-DIGEST", ...). */
-dinov_status dinov_fail(dinov_error *err, dinov_status status, const char *code, const char *format, ...)
-    DINOV_PRINTF(4, 5);
+#define dinov_fail(err, status, ...) (dinov_raise(err, status, __VA_ARGS__), (status)) /* so that compilers see it is not OK */
+void dinov_raise(dinov_error *err, dinov_status status, const char *code, const char *format, ...) DINOV_PRINTF(4, 5);
 
 /* The same for a failed system call: appends the reason for `errnum` to the sentence; ENOMEM becomes ERR_NOMEM. */
 dinov_status dinov_fail_errno(dinov_error *err, int errnum, const char *code, const char *format, ...)
