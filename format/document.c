@@ -316,6 +316,18 @@ static dinov_status json_failed(const json_error_t *e, const char *where, dinov_
                       dinov_escape(text, sizeof text, e->text, strlen(e->text)));
 }
 
+/* jansson loses data when an allocation fails under it, so it only starts when there is memory for
+ * anything it may need: at worst a value of 64 bytes for every two bytes of text. */
+static dinov_status load(json_t **out, const char *json, size_t size, const char *where, dinov_error *err)
+{
+    json_error_t e;
+    void        *probe = dinov_alloc(size, 32);
+    dinov_free(probe);
+    if (!probe) return dinov_fail_nomem(err, where, "the dinov document");
+    *out = json_loadb(json, size, JSON_REJECT_DUPLICATES, &e);
+    return *out ? DINOV_OK : json_failed(&e, where, err);
+}
+
 static dinov_status bad_document(const char *what, const char *where, dinov_error *err)
 {
     return dinov_fail(err, DINOV_ERR_CORRUPT, "CK-DOCUMENT", "%s: the dinov document: %s", where, what);
@@ -543,9 +555,8 @@ static bool contains(const json_t *theirs, json_t *ours)
 /* The version object itself may differ: it is what says that there is more. */
 static dinov_status compare_values(json_t *root, const dinov_text *canonical, const char *where, dinov_error *err)
 {
-    json_error_t e;
-    json_t      *ours = json_loadb(canonical->data, canonical->size, 0, &e);
-    if (!ours) return json_failed(&e, where, err);
+    json_t *ours;
+    DINOV_TRY(load(&ours, canonical->data, canonical->size, where, err));
     json_object_del(ours, "version");
     bool same = contains(root, ours);
     json_decref(ours);
@@ -567,7 +578,6 @@ dinov_status dinov_document_parse(dinov_document *doc, dinov_document_store *sto
                                   const char *where, dinov_error *err)
 {
     dinov_status status;
-    json_error_t e;
     bool         exact     = false;
     json_t      *root      = NULL;
     dinov_text   canonical = {0};
@@ -575,11 +585,7 @@ dinov_status dinov_document_parse(dinov_document *doc, dinov_document_store *sto
     *doc   = (dinov_document){0};
     *store = (dinov_document_store){0};
     DINOV_TRY_GOTO(dinov_document_limits(json, size, where, err));
-    root = json_loadb(json, size, JSON_REJECT_DUPLICATES, &e);
-    if (!root) {
-        status = json_failed(&e, where, err);
-        goto fail;
-    }
+    DINOV_TRY_GOTO(load(&root, json, size, where, err));
     DINOV_TRY_GOTO(parse_all(root, doc, store, &exact, where, err));
     dinov_document_build(&canonical, doc);
     if (canonical.failed) {

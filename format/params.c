@@ -99,8 +99,7 @@ static const struct row *nth_present(const struct row *rows, size_t count, size_
 {
     for (size_t i = 0; i < count; i++)
         if (present(&rows[i], m) && index-- == 0) return &rows[i];
-    DINOV_ASSERT(!"parameter index beyond the list");
-    return NULL;
+    dinov_bug(__FILE__, __LINE__, "parameter index within the list");
 }
 
 size_t dinov_param_count(const dinov_model *m)

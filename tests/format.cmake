@@ -1,5 +1,7 @@
 # tests of format
 dinov_unit(format dinov_format)
+dinov_unit(format_damage dinov_format)
+dinov_unit(format_faults dinov_format)
 
 # Python tests: the interpreter of the DINOV_PYTHON environment variable, or python3.
 set(FORMAT_PYTHON sh -c "exec \"\${DINOV_PYTHON:-python3}\" \"$@\"" sh)
