@@ -1,1 +1,18 @@
-# tests of convert
+# tests of convert, dinov-convert and dinov-ckpt
+
+# Python by the name in DINOV_PYTHON, or python3; scripts exit 77 where a module is absent.
+set(DINOV_PYTHON_RUN sh -c "exec \"\${DINOV_PYTHON:-python3}\" \"$@\"" python)
+set(CONVERT_TOOLS $<TARGET_FILE:dinov-convert> $<TARGET_FILE:dinov-ckpt>)
+
+add_test(NAME convert_cli COMMAND ${DINOV_PYTHON_RUN} ${CMAKE_CURRENT_SOURCE_DIR}/cli/convert_cli.py ${CONVERT_TOOLS})
+add_test(NAME convert_hostile COMMAND ${DINOV_PYTHON_RUN} ${CMAKE_CURRENT_SOURCE_DIR}/cli/convert_hostile.py
+                                      $<TARGET_FILE:dinov-convert>)
+set_tests_properties(convert_cli convert_hostile PROPERTIES LABELS quick)
+if(DINOV_SANITIZE)
+    # Sanitizers take memory and time of their own.
+    set_tests_properties(convert_hostile PROPERTIES ENVIRONMENT DINOV_SANITIZED=1)
+endif()
+foreach(part formats official)
+    add_test(NAME convert_${part} COMMAND ${DINOV_PYTHON_RUN} ${CMAKE_CURRENT_SOURCE_DIR}/cli/convert_torch.py ${CONVERT_TOOLS} ${part})
+    set_tests_properties(convert_${part} PROPERTIES LABELS full SKIP_RETURN_CODE 77)
+endforeach()
