@@ -46,9 +46,9 @@ static const dinov_opt options[] = {
     {0},
 };
 
-static volatile sig_atomic_t stop_signal;
+static atomic_int stop_signal;
 
-static void on_signal(int number) { stop_signal = number; }
+static void on_signal(int number) { atomic_store(&stop_signal, number); }
 
 /* ---- Options ---- */
 
@@ -235,6 +235,8 @@ static dinov_status open_sources(dinov_inputs **out, bool *npy, int argc, char *
         DINOV_TRY(dinov_inputs_add(*out, argv[i], err));
     }
     if (list_path) DINOV_TRY(dinov_inputs_add_list(*out, list_path, err));
+    if (*npy && preset_text)
+        return dinov_fail(err, DINOV_ERR_CONFIG, "OPT-PRESET", "--preset: an .npy input is taken as it is; leave the preset away");
     if (*npy && dinov_inputs_count(*out) != 1)
         return dinov_fail(err, DINOV_ERR_CONFIG, "OPT-INPUT", "an .npy input stands alone: expected no other inputs beside it");
     return DINOV_OK;

@@ -5,7 +5,8 @@
  *
  * A picture for which libjpeg would have to invent pixels is refused, never filled with grey: data
  * that ends early (IMG-TRUNCATED), bits that are no code, lost restart markers (IMG-CORRUPT).
- * Warnings that leave every pixel as it was coded (stray bytes between segments, odd versions) pass.
+ * Warnings that leave every pixel as it was coded (stray bytes between segments, odd versions, scans
+ * in an odd order) pass.
  */
 #include "image/internal.h"
 
@@ -52,6 +53,10 @@ _Noreturn static void error_exit(j_common_ptr cinfo)
 {
     struct decoder *d = (struct decoder *)cinfo->err;
     if (cinfo->err->msg_code == JERR_OUT_OF_MEMORY) give_up(d, dinov_fail_nomem(d->err, d->name, "decoding"));
+    if (cinfo->err->msg_code == JERR_IMAGE_TOO_BIG)
+        give_up(d, dinov_fail(d->err, DINOV_ERR_LIMIT, "IMG-LARGE",
+                              "%s: %u x %u pixels; expected sides of at most %ld in a JPEG; shrink it first", d->name,
+                              d->cinfo.image_width, d->cinfo.image_height, JPEG_MAX_DIMENSION));
     corrupt(d);
 }
 
@@ -64,6 +69,7 @@ static void emit_message(j_common_ptr cinfo, int level)
     case JWRN_JPEG_EOF:
     case JWRN_HIT_MARKER: truncated(d);
     case JWRN_ADOBE_XFORM:
+    case JWRN_BOGUS_PROGRESSION:
     case JWRN_EXTRANEOUS_DATA:
     case JWRN_JFIF_MAJOR:
     case JWRN_NOT_SEQUENTIAL:

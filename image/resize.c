@@ -38,6 +38,7 @@ static void taps_clear(struct taps *t)
     dinov_free(t->first);
     dinov_free(t->count);
     dinov_free(t->weight);
+    *t = (struct taps){0};
 }
 
 /* Outputs [from, from + count) of a resize from `in` to `out` samples. */
@@ -192,7 +193,7 @@ dinov_status dinov_resize_bicubic(uint8_t *out, dinov_window window, int64_t out
                                   const uint8_t *in, int64_t in_width, int64_t in_height, dinov_error *err)
 {
     struct taps  across = {0}, down = {0};
-    uint8_t     *middle = NULL;
+    uint8_t     *middle = NULL, *strips = NULL;
     dinov_status status = DINOV_OK;
     bool         widths = in_width != out_width, heights = in_height != out_height; /* a pass that is the identity is left out */
     int64_t      column = window.x, columns = window.width, row = window.y, rows = window.height; /* input needed */
@@ -208,39 +209,34 @@ dinov_status dinov_resize_bicubic(uint8_t *out, dinov_window window, int64_t out
         reach(&down, window.height, &row, &rows);
     }
     bool        swap   = columns_first(in_width, in_height, out_width, out_height);
-    struct pass by_row = {.out = out, .width = window.width, .taps = &across, .origin = column, .columns = columns};
-    struct pass by_column = {.out = out, .rows = window.height, .taps = &down, .origin = row};
-    struct pass *first = swap ? &by_column : &by_row, *second = swap ? &by_row : &by_column;
-    by_row.rows        = swap ? window.height : rows;
-    by_column.width    = swap ? columns : window.width;
-    if (!widths || !heights) first = second = widths ? &by_row : &by_column;
-    first->in        = in + 3 * (row * in_width + column);
-    first->in_stride = 3 * in_width;
-    if (first != second) {
-        middle = dinov_alloc((size_t)(first->width * first->rows), 3);
-        if (!middle) {
-            status = dinov_fail_nomem(err, "image", "its resize");
-            goto fail;
-        }
-        first->out        = middle;
-        second->in        = middle;
-        second->in_stride = 3 * first->width;
+    struct pass by_row = {.out = out, .width = window.width, .rows = swap ? window.height : rows, .taps = &across,
+                          .origin = column, .columns = columns};
+    struct pass by_column = {.out = out, .width = swap ? columns : window.width, .rows = window.height, .taps = &down,
+                             .origin = row};
+    struct pass *first = heights && (swap || !widths) ? &by_column : &by_row;
+    first->in          = in + 3 * (row * in_width + column);
+    first->in_stride   = 3 * in_width;
+    if (widths) strips = dinov_calloc((size_t)columns, STRIP);
+    if (widths && heights) middle = dinov_alloc((size_t)(first->width * first->rows), 3);
+    if ((widths && !strips) || (widths && heights && !middle)) {
+        status = dinov_fail_nomem(err, "image", "its resize");
+        goto fail;
     }
-    if (widths) {
-        by_row.strips = dinov_calloc((size_t)columns, STRIP);
-        if (!by_row.strips) {
-            status = dinov_fail_nomem(err, "image", "its resize");
-            goto fail;
-        }
+    by_row.strips = strips;
+    if (widths && heights) {
+        struct pass *second = swap ? &by_row : &by_column;
+        first->out          = middle;
+        second->in          = middle;
+        second->in_stride   = 3 * first->width;
     }
-    if (!widths && !heights)
-        for (int64_t y = 0; y < rows; y++) memcpy(out + 3 * columns * y, first->in + y * first->in_stride, 3 * (size_t)columns);
     if (heights && swap) (has_avx2() ? columns_avx2 : columns_plain)(&by_column);
     if (widths) (has_avx2() ? rows_avx2 : rows_plain)(&by_row);
     if (heights && !swap) (has_avx2() ? columns_avx2 : columns_plain)(&by_column);
-    dinov_free(by_row.strips);
+    for (int64_t y = 0; !widths && !heights && y < rows; y++)
+        memcpy(out + 3 * columns * y, first->in + y * first->in_stride, 3 * (size_t)columns);
 fail:
     dinov_free(middle);
+    dinov_free(strips);
     taps_clear(&across);
     taps_clear(&down);
     return status;

@@ -87,11 +87,11 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static bool stopped(const struct run *r) { return r->options->stop && *r->options->stop; }
+static bool stopped(const struct run *r) { return r->options->stop && atomic_load(r->options->stop); }
 
 static dinov_status fail_stopped(dinov_error *err)
 {
-    return dinov_fail(err, DINOV_ERR_LIMIT, "RUN-STOPPED", "stopped by a signal; nothing was kept");
+    return dinov_fail(err, DINOV_ERR_LIMIT, "RUN-STOPPED", "stopped by a signal; nothing was kept, the same command starts again");
 }
 
 /* ---- Keys ---- */
@@ -177,7 +177,7 @@ static void prepare(void *arg, int64_t block, int worker)
     int64_t       i     = r->first + round->first + block;
 
     (void)worker;
-    *item = (struct item){.record.row = -1};
+    *item = (struct item){.record.row = -1, .group = -1};
     if (stopped(r)) item->status = fail_stopped(&item->why);
     else if (r->npy) item->status = prepare_row(r, item, i, &item->why);
     else item->status = prepare_picture(r, item, dinov_inputs_path(r->inputs, i), &item->why);

@@ -12,7 +12,7 @@
 #include "image/inputs.h"
 #include "infer/index.h"
 
-#include <signal.h>
+#include <stdatomic.h>
 
 enum { DINOV_MAX_LAYERS = 64 };
 
@@ -34,7 +34,7 @@ typedef struct dinov_extract_options {
     int          threads;     /* 0: all cores */
     double       max_bad;     /* this many bad inputs are allowed, */
     bool         percent;     /* or this part of a hundred */
-    const volatile sig_atomic_t *stop; /* set by a signal handler: end soon, leave nothing */
+    const atomic_int *stop;   /* set by a signal handler: end soon, leave nothing */
 
     /* Called on the calling thread; NULL allowed. */
     void (*progress)(void *arg, const dinov_extract_progress *progress);

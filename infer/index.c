@@ -4,8 +4,10 @@
 #include "base/alloc.h"
 #include "base/bytes.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char *const status_names[] = {"ok", "truncated", "corrupt", "unsupported", "too-large", "io"};
 
@@ -62,6 +64,11 @@ dinov_status dinov_index_open(dinov_index *out, const char *folder, dinov_error 
 
     *out = (dinov_index){0};
     if (!path) return dinov_fail_nomem(err, "index", "its path");
+    snprintf(path, length, "%s/run.json", folder);
+    if (access(path, F_OK) != 0) {
+        status = dinov_fail_errno(err, errno, "IDX-OPEN", "%s: holds no finished run", folder);
+        goto fail;
+    }
     snprintf(path, length, "%s/part-000000.keys.txt", folder);
     DINOV_TRY_GOTO(dinov_file_read(&out->keys, &keys_size, path, SIZE_MAX, err));
     snprintf(path, length, "%s/part-000000.index.npy", folder);

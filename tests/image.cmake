@@ -1,4 +1,5 @@
 # tests of image: pictures drawn by the tests, the tables of real pictures where that data is present
+find_package(ZLIB REQUIRED)
 add_executable(image_probe image/probe.c)
 target_link_libraries(image_probe PRIVATE dinov_image)
 set_target_properties(image_probe PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
@@ -9,3 +10,9 @@ foreach(part resize png jpeg eval)
                                         $<TARGET_FILE:image_probe> ${part})
     set_tests_properties(image_${part} PROPERTIES LABELS full SKIP_RETURN_CODE 77)
 endforeach()
+
+dinov_unit(image dinov_image)
+dinov_unit(npy dinov_infer)
+dinov_fuzz(jpeg dinov_image)
+dinov_fuzz(png dinov_image ZLIB::ZLIB)
+dinov_fuzz(npy dinov_infer)

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Pictures: presets and their sizes, turning, EXIF, limits, allocation failures. Bits are compared
+ * with Pillow in tests/image.
+ */
+#include "base/alloc.h"
+#include "base/bytes.h"
+#include "image/internal.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <jpeglib.h>
+#include <png.h>
+
+enum { W = 5, H = 3 };
+
+static uint8_t pixels[W * H * 3];
+
+static void draw(void)
+{
+    for (int i = 0; i < W * H * 3; i++) pixels[i] = (uint8_t)(i * 5);
+}
+
+static size_t png_of(uint8_t *out, size_t room)
+{
+    png_image image = {.version = PNG_IMAGE_VERSION, .width = W, .height = H, .format = PNG_FORMAT_RGB};
+    png_alloc_size_t size = room;
+    draw();
+    assert_true(png_image_write_to_memory(&image, out, &size, 0, pixels, 0, NULL));
+    return size;
+}
+
+/* With an APP1 marker of `exif` when it is not NULL. */
+static size_t jpeg_of(uint8_t *out, size_t room, int w, int h, const uint8_t *exif, unsigned exif_size, int progressive)
+{
+    struct jpeg_compress_struct c;
+    struct jpeg_error_mgr       e;
+    unsigned char              *buffer = out;
+    unsigned long               size   = room;
+    uint8_t                     row[3 * 64] = {0};
+
+    assert_true(w <= 64);
+    c.err = jpeg_std_error(&e);
+    jpeg_create_compress(&c);
+    jpeg_mem_dest(&c, &buffer, &size);
+    c.image_width = (unsigned)w, c.image_height = (unsigned)h, c.input_components = 3, c.in_color_space = JCS_RGB;
+    jpeg_set_defaults(&c);
+    if (progressive) jpeg_simple_progression(&c);
+    jpeg_start_compress(&c, TRUE);
+    if (exif) jpeg_write_marker(&c, JPEG_APP0 + 1, exif, exif_size);
+    for (int y = 0; y < h; y++) {
+        JSAMPROW r = row;
+        for (int i = 0; i < 3 * w; i++) row[i] = (uint8_t)(i * 7 + y * 31);
+        jpeg_write_scanlines(&c, &r, 1);
+    }
+    jpeg_finish_compress(&c);
+    jpeg_destroy_compress(&c);
+    assert_ptr_equal(buffer, out);
+    return size;
+}
+
+static void assert_refused(const void *bytes, size_t size, dinov_status status, const char *code)
+{
+    dinov_image image;
+    dinov_error err = {0};
+    assert_int_equal(dinov_image_decode(&image, bytes, size, "file", &err), status);
+    assert_string_equal(err.code, code);
+    assert_non_null(strstr(err.msg, "file"));
+    assert_null(image.pixels);
+}
+
+static void preset_grammar(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"", "eval:", "eval:0", "eval:x", "eval:16385", "full:3", "short", "long:", "square:-1",
+                                      "evals", "eval:224 ", "EVAL", "short:99999999999999999999"};
+    dinov_preset p;
+    dinov_error  err;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_int_equal(dinov_preset_parse(&p, bad[i], &err), DINOV_ERR_CONFIG);
+        assert_string_equal(err.code, "OPT-PRESET");
+    }
+    assert_int_equal(dinov_preset_parse(&p, "eval", NULL), DINOV_OK);
+    assert_int_equal(p.kind, DINOV_PRESET_EVAL);
+    assert_int_equal(p.size, 224);
+    assert_int_equal(dinov_preset_parse(&p, "long:630", NULL), DINOV_OK);
+    assert_int_equal(p.kind, DINOV_PRESET_LONG);
+    assert_int_equal(p.size, 630);
+    assert_int_equal(dinov_preset_parse(&p, "full", NULL), DINOV_OK);
+}
+
+static void size_is(const char *preset, int64_t w, int64_t h, int64_t want_w, int64_t want_h)
+{
+    dinov_preset p;
+    int64_t      iw, ih;
+    assert_int_equal(dinov_preset_parse(&p, preset, NULL), DINOV_OK);
+    assert_int_equal(dinov_preset_size(&p, 14, w, h, &iw, &ih, NULL), DINOV_OK);
+    assert_int_equal(iw, want_w);
+    assert_int_equal(ih, want_h);
+}
+
+static void preset_sizes(void **state)
+{
+    (void)state;
+    dinov_preset p;
+    dinov_error  err;
+    int64_t      w, h;
+
+    size_is("eval", 640, 480, 224, 224);
+    size_is("square:98", 640, 480, 98, 98);
+    size_is("short:224", 640, 480, 294, 224); /* 298.67 is nearer to 294 than to 308 */
+    size_is("short:224", 480, 640, 224, 294);
+    size_is("long:518", 640, 480, 518, 392);  /* 388.5: 392 */
+    size_is("full", 1, 1, 14, 14);
+    size_is("full", 21, 20, 28, 14);          /* halves go up */
+    size_is("full", 640, 483, 644, 490);      /* 483 = 34.5 patches */
+    size_is("short:100", 100, 100, 98, 98);
+    assert_int_equal(dinov_preset_parse(&p, "eval:225", NULL), DINOV_OK);
+    assert_int_equal(dinov_preset_size(&p, 14, 10, 10, &w, &h, &err), DINOV_ERR_CONFIG);
+    assert_int_equal(dinov_preset_parse(&p, "short:518", NULL), DINOV_OK);
+    assert_int_equal(dinov_preset_size(&p, 14, 1, 65535, &w, &h, &err), DINOV_ERR_LIMIT);
+    assert_string_equal(err.code, "IMG-LARGE");
+}
+
+static void turning(void **state)
+{
+    (void)state;
+    /* 2 x 1 picture of pixels a, b. */
+    static const struct {
+        int     orientation, w, h;
+        uint8_t first; /* a or b comes first */
+    } want[] = {{1, 2, 1, 'a'}, {2, 2, 1, 'b'}, {3, 2, 1, 'b'}, {4, 2, 1, 'a'}, {5, 1, 2, 'a'}, {6, 1, 2, 'a'}, {7, 1, 2, 'b'}, {8, 1, 2, 'b'}};
+    for (size_t i = 0; i < sizeof want / sizeof want[0]; i++) {
+        dinov_image image = {.pixels = dinov_alloc(6, 1), .width = 2, .height = 1, .orientation = want[i].orientation};
+        memcpy(image.pixels, "aaabbb", 6);
+        assert_int_equal(dinov_image_turn(&image, NULL), DINOV_OK);
+        assert_int_equal(image.width, want[i].w);
+        assert_int_equal(image.height, want[i].h);
+        assert_int_equal(image.pixels[0], want[i].first);
+        assert_int_equal(image.pixels[3], want[i].first == 'a' ? 'b' : 'a');
+        assert_int_equal(image.orientation, 1);
+        dinov_image_clear(&image);
+    }
+}
+
+static void exif(void **state)
+{
+    (void)state;
+    uint8_t good[] = "Exif\0\0II*\0\10\0\0\0\2\0\x10\1\2\0\1\0\0\0\0\0\0\0\x12\1\3\0\1\0\0\0\6\0\0\0";
+    uint8_t bytes[8192];
+
+    assert_int_equal(dinov_exif_orientation(good + 6, sizeof good - 7), 6);
+    for (size_t n = 0; n < sizeof good - 11; n++) assert_int_equal(dinov_exif_orientation(good + 6, n), 1);
+    dinov_image image;
+    size_t      size = jpeg_of(bytes, sizeof bytes, 9, 7, good, sizeof good - 1, 0);
+    assert_int_equal(dinov_image_decode(&image, bytes, size, "j", NULL), DINOV_OK);
+    assert_int_equal(image.orientation, 6);
+    assert_int_equal(image.width, 9);
+    dinov_image_clear(&image);
+    good[10] = 0xff; /* the directory lies outside */
+    good[13] = 0xff;
+    assert_int_equal(dinov_exif_orientation(good + 6, sizeof good - 7), 1);
+}
+
+/* Every beginning of a picture is refused, and as one that ends early once the header is there. */
+static void truncation(void **state)
+{
+    (void)state;
+    uint8_t bytes[8192];
+    for (int kind = 0; kind < 3; kind++) {
+        size_t size = kind == 2 ? png_of(bytes, sizeof bytes) : jpeg_of(bytes, sizeof bytes, 40, 33, NULL, 0, kind);
+        dinov_image image;
+        assert_int_equal(dinov_image_decode(&image, bytes, size, "whole", NULL), DINOV_OK);
+        dinov_image_clear(&image);
+        for (size_t n = 8; n < size; n++) {
+            uint8_t *copy = dinov_alloc(n, 1); /* so that a sanitizer sees a read past the end */
+            memcpy(copy, bytes, n);
+            assert_refused(copy, n, DINOV_ERR_CORRUPT, "IMG-TRUNCATED");
+            dinov_free(copy);
+        }
+    }
+}
+
+/* The end marker in the middle of the coded data: libjpeg would go on with grey. */
+static void no_grey_filling(void **state)
+{
+    (void)state;
+    uint8_t bytes[8192];
+    for (int progressive = 0; progressive < 2; progressive++) {
+        size_t size = jpeg_of(bytes, sizeof bytes, 64, 64, NULL, 0, progressive);
+        memcpy(bytes + size * 3 / 4, "\xff\xd9", 2);
+        assert_refused(bytes, size * 3 / 4 + 2, DINOV_ERR_CORRUPT, "IMG-TRUNCATED");
+    }
+}
+
+/* A header that promises more than the file can hold is refused before memory is asked for. */
+static void lying_headers(void **state)
+{
+    (void)state;
+    uint8_t bytes[8192];
+    for (int progressive = 0; progressive < 2; progressive++) {
+        size_t size = jpeg_of(bytes, sizeof bytes, 16, 16, NULL, 0, progressive);
+        for (size_t i = 0; i + 9 < size; i++)
+            if (bytes[i] == 0xff && (bytes[i + 1] == 0xc0 || bytes[i + 1] == 0xc2)) {
+                memcpy(bytes + i + 5, "\x34\x00\x34\x00", 4); /* 13312 x 13312 */
+                break;
+            }
+        long before = dinov_alloc_count();
+        assert_refused(bytes, size, DINOV_ERR_CORRUPT, "IMG-TRUNCATED");
+        assert_int_equal(dinov_alloc_count(), before);
+    }
+    static const char *const named[] = {"GIF89a...", "BM......", "RIFF....WEBPVP8 ", "<!DOCTYPE html>", "P6 3 3 255\n", "8BPS...."};
+    for (size_t i = 0; i < sizeof named / sizeof named[0]; i++)
+        assert_refused(named[i], strlen(named[i]), DINOV_ERR_UNSUPPORTED, "IMG-FORMAT");
+    assert_refused("", 0, DINOV_ERR_CORRUPT, "IMG-TRUNCATED");
+}
+
+static void allocation_failures(void **state)
+{
+    (void)state;
+    uint8_t          bytes[8192];
+    float            out[3 * 14 * 14];
+    dinov_preset     preset = {DINOV_PRESET_SQUARE, 14};
+    dinov_preprocess pre    = {"", {0.5f, 0.5f, 0.5f}, {0.5f, 0.5f, 0.5f}};
+    for (int kind = 0; kind < 2; kind++) {
+        size_t size = kind ? jpeg_of(bytes, sizeof bytes, 30, 20, NULL, 0, 0) : png_of(bytes, sizeof bytes);
+        for (long n = 1;; n++) {
+            dinov_image image;
+            dinov_alloc_fail_at(n, 0);
+            dinov_status status = dinov_image_decode(&image, bytes, size, "p", NULL);
+            image.orientation   = status == DINOV_OK ? 6 : 1;
+            if (status == DINOV_OK) status = dinov_preset_apply(&preset, 14, &pre, &image, out, NULL);
+            dinov_alloc_fail_at(0, 0);
+            dinov_image_clear(&image);
+            if (status == DINOV_OK) break;
+            assert_true(status == DINOV_ERR_NOMEM || kind == 0);
+            assert_true(n < 200);
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(preset_grammar), cmocka_unit_test(preset_sizes),    cmocka_unit_test(turning),
+        cmocka_unit_test(exif),           cmocka_unit_test(truncation),      cmocka_unit_test(no_grey_filling),
+        cmocka_unit_test(lying_headers),  cmocka_unit_test(allocation_failures),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
