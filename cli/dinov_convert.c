@@ -135,7 +135,7 @@ static int run(const dinov_tool *tool, int argc, char **argv)
         /* Before minutes of work, not after; the writer asks again. */
         if (same_file(argv[0], output)) return dinov_tool_usage(tool, "input and output are the same file, %s", output);
         if (!force && access(output, F_OK) == 0) {
-            dinov_fail(&err, DINOV_ERR_IO, "IO-EXISTS", "%s: exists already; give -f to replace it", output);
+            dinov_raise(&err, DINOV_ERR_IO, "IO-EXISTS", "%s: exists already; give -f to replace it", output);
             return dinov_tool_fail(tool, &err);
         }
     }

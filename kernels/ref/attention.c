@@ -23,24 +23,15 @@ static void attention_row(void *arg, int64_t block, int worker)
     const real                 *q    = base + t * ld;
     real                       *out  = (real *)job->out->data + (image * T + t) * job->out->ld + head * D;
     real                       *p    = job->scores + worker * T;
-    real                        max  = -(real)INFINITY, sum = 0, scale = 1 / (real)sqrt((real)D);
+    real                        max  = -(real)INFINITY, scale = 1 / (real)sqrt((real)D);
 
     for (int64_t j = 0; j < T; j++) {
-        const real *k = base + j * ld + C;
-        real        score = 0;
-        for (int64_t i = 0; i < D; i++) score += q[i] * k[i];
-        p[j] = score * scale;
+        p[j] = dot(q, base + j * ld + C, 1, D) * scale;
         if (p[j] > max) max = p[j];
     }
-    for (int64_t j = 0; j < T; j++) {
-        p[j] = (real)exp(p[j] - max);
-        sum += p[j];
-    }
-    for (int64_t i = 0; i < D; i++) {
-        real v = 0;
-        for (int64_t j = 0; j < T; j++) v += p[j] * base[j * ld + 2 * C + i];
-        out[i] = v / sum;
-    }
+    for (int64_t j = 0; j < T; j++) p[j] = (real)exp(p[j] - max);
+    real sum = total(p, T);
+    for (int64_t i = 0; i < D; i++) out[i] = dot(p, base + 2 * C + i, ld, T) / sum;
 }
 
 size_t REF(attention_scratch)(int64_t images, int64_t tokens, int64_t heads, int64_t head_dim, int threads)

@@ -24,13 +24,6 @@ void REF(linear_pack_bias)(void *packed, const void *bias, int64_t n, dinov_acti
     else memset(packed, 0, (size_t)n * sizeof(real));
 }
 
-static real dot(const real *x, const real *w, int64_t k)
-{
-    real sum = 0;
-    for (int64_t i = 0; i < k; i++) sum += x[i] * w[i];
-    return sum;
-}
-
 static real gelu(real v) { return (real)0.5 * v * (1 + (real)erf(v * 0.70710678118654752440)); }
 
 static real silu(real v) { return v / (1 + (real)exp(-v)); }
@@ -53,9 +46,9 @@ static void linear_row(void *arg, int64_t row, int worker)
 
     (void)worker;
     for (int64_t j = 0; j < job->y->cols; j++) {
-        real v = dot(x, weight + j * w->k, w->k) + bias[j];
+        real v = dot(x, weight + j * w->k, 1, w->k) + bias[j];
         if (w->act == DINOV_ACT_GELU) v = gelu(v);
-        if (w->act == DINOV_ACT_SWIGLU) v = silu(v) * (dot(x, weight + (j + w->n / 2) * w->k, w->k) + bias[j + w->n / 2]);
+        if (w->act == DINOV_ACT_SWIGLU) v = silu(v) * (dot(x, weight + (j + w->n / 2) * w->k, 1, w->k) + bias[j + w->n / 2]);
         if (residual) v = residual[j] + (job->scale ? job->scale[j] * v : v);
         y[j] = v;
     }

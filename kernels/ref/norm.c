@@ -19,11 +19,9 @@ static void norm_row(void *arg, int64_t row, int worker)
     const real            *x   = (const real *)job->x->data + row * job->x->ld;
     real                  *y   = (real *)job->y->data + row * job->y->ld;
     int64_t                n   = job->x->cols;
-    real                   mean = 0, variance = 0;
+    real                   mean = total(x, n) / (real)n, variance = 0;
 
     (void)worker;
-    for (int64_t i = 0; i < n; i++) mean += x[i];
-    mean /= (real)n;
     for (int64_t i = 0; i < n; i++) variance += (x[i] - mean) * (x[i] - mean);
     variance /= (real)n;
     real scale = 1 / (real)sqrt(variance + (real)job->eps);

@@ -18,6 +18,26 @@ typedef float real;
 #define DINOV_REF_TABLE dinov_ops_ref_f32
 #endif
 
+/* Sums run in parts of 64, so that rounding does not grow with their length. */
+enum { PART = 64 };
+
+static inline real dot(const real *x, const real *w, int64_t ld, int64_t n)
+{
+    real sum = 0;
+    for (int64_t begin = 0; begin < n; begin += PART) {
+        real part = 0;
+        for (int64_t i = begin; i < n && i < begin + PART; i++) part += x[i] * w[i * ld];
+        sum += part;
+    }
+    return sum;
+}
+
+static inline real total(const real *x, int64_t n)
+{
+    const real one = 1;
+    return dot(x, &one, 0, n);
+}
+
 size_t REF(linear_size)(int64_t n, int64_t k);
 size_t REF(linear_bias_size)(int64_t n);
 void   REF(linear_pack)(dinov_stream *s, void *packed, const void *weight, int64_t n, int64_t k, dinov_activation act);
