@@ -16,3 +16,11 @@ foreach(part formats official)
     add_test(NAME convert_${part} COMMAND ${DINOV_PYTHON_RUN} ${CMAKE_CURRENT_SOURCE_DIR}/cli/convert_torch.py ${CONVERT_TOOLS} ${part})
     set_tests_properties(convert_${part} PROPERTIES LABELS full SKIP_RETURN_CODE 77)
 endforeach()
+
+foreach(target pickle zip pth safetensors)
+    dinov_fuzz(${target} dinov_convert)
+    # libFuzzer replays with -runs=0; the plain replay program takes folders alone.
+    add_test(NAME replay_${target} COMMAND fuzz_${target} $<$<BOOL:${DINOV_FUZZ}>:-runs=0>
+                                           ${CMAKE_CURRENT_SOURCE_DIR}/fuzz/corpus/${target} COMMAND_EXPAND_LISTS)
+    set_tests_properties(replay_${target} PROPERTIES LABELS quick)
+endforeach()

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes the seeds of the fuzz targets pickle, zip, pth and safetensors under tests/fuzz/corpus/.
+
+usage: seeds_convert.py        (again after the hostile cases changed; the result is committed)
+"""
+import hashlib
+import os
+import shutil
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "cli"))
+
+import hostile  # noqa: E402
+from weightfiles import *  # noqa: E402,F401,F403
+from weightfiles import Entry, Storage, Tensor  # noqa: E402
+
+LIMIT = 4096  # bytes of one seed
+
+
+def put(target, raw):
+    if len(raw) <= LIMIT:
+        with open(os.path.join(HERE, "corpus", target, hashlib.sha256(raw).hexdigest()[:16]), "wb") as f:
+            f.write(raw)
+
+
+def main():
+    for target in ("pickle", "zip", "pth", "safetensors"):
+        shutil.rmtree(os.path.join(HERE, "corpus", target), ignore_errors=True)
+        os.makedirs(os.path.join(HERE, "corpus", target))
+
+    tiny = OrderedDict((name, Tensor(Storage(n, "F32", b"\0" * 4 * numel(shape)), shape)) for n, (name, shape) in enumerate(
+        model_shapes(dim=1, depth=1, registers=1, hidden=1, patch=1, grid=1).items()))
+    two = OrderedDict([("a", Tensor(Storage(0, "F16", b"\1" * 12), (2, 3), (1, 2))), ("b", Tensor(Storage(1, "I64", b"\2" * 8), ()))])
+    for state in (tiny, two):
+        put("pickle", pickle_of(state))
+        for raw in (pth_of(state), pth_of(state, zip_args={"align": 0, "zip64": False})):
+            put("pth", raw)
+            put("zip", raw)
+        for raw in (safetensors_of(state), safetensors_of(state, {"format": "pt"}, pad=0)):
+            put("pth", raw)
+            put("safetensors", raw)
+    put("zip", zip_of([Entry("data/0", b"abcd" * 99, method=8), Entry("version", b"3\n")]))
+    put("pth", pth_of(two, extra=[Entry("more", b"x" * 300, method=8)]))
+
+    for name, raw, codes in hostile.cases():
+        group = codes[0].split("-")[0]
+        if group == "PKL":
+            start = raw.find(b"archive/data.pkl")
+            start += 16 + 4 + int.from_bytes(raw[start + 18:start + 20], "little")
+            put("pickle", raw[start:raw.find(b"PK\x07\x08", start)])
+        elif group == "ZIP":
+            put("zip", raw)
+        elif group == "ST":
+            put("safetensors", raw)
+        elif group == "PTH":
+            put("pth", raw)
+
+
+if __name__ == "__main__":
+    main()
