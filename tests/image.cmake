@@ -16,3 +16,13 @@ dinov_unit(npy dinov_infer)
 dinov_fuzz(jpeg dinov_image)
 dinov_fuzz(png dinov_image ZLIB::ZLIB)
 dinov_fuzz(npy dinov_infer)
+
+# Real pictures and broken ones, where that data is present; the pipeline from outside.
+foreach(part good bad)
+    add_test(NAME image_table_${part} COMMAND ${DINOV_PYTHON_RUN} ${CMAKE_CURRENT_SOURCE_DIR}/image/tables.py
+                                              $<TARGET_FILE:image_probe> ${part})
+    set_tests_properties(image_table_${part} PROPERTIES LABELS quick SKIP_RETURN_CODE 77)
+endforeach()
+add_test(NAME infer_cli COMMAND ${DINOV_PYTHON_RUN} ${CMAKE_CURRENT_SOURCE_DIR}/cli/infer.py $<TARGET_FILE:dinov-infer>
+                                $<TARGET_FILE:dinov-demo-model> $<TARGET_FILE:dinov-convert>)
+set_tests_properties(infer_cli PROPERTIES LABELS "quick;threads" SKIP_RETURN_CODE 77)

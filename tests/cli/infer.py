@@ -386,7 +386,7 @@ class Trouble(Case):
         return process.returncode, text
 
     def test_sigkill_then_the_same_command(self):
-        folder = self.pictures(150)
+        folder = self.pictures(60)
         self.infer(folder, "--features", "cls,patch", "--isa", "ref", preset="short:112", out="clean")
         for delay in (0, 0.02, 0.1):
             code, _ = self.start_and_signal(signal.SIGKILL, folder, delay)
@@ -397,7 +397,7 @@ class Trouble(Case):
         self.assertEqual(self.bytes_of(), self.bytes_of("clean"))
 
     def test_sigterm(self):
-        folder = self.pictures(150)
+        folder = self.pictures(60)
         code, text = self.start_and_signal(signal.SIGTERM, folder, 0.02)
         self.assertEqual(code, 143, text)
         self.assertIn(b"RUN-STOPPED", text)
