@@ -24,3 +24,6 @@ foreach(target pickle zip pth safetensors)
                                            ${CMAKE_CURRENT_SOURCE_DIR}/fuzz/corpus/${target} COMMAND_EXPAND_LISTS)
     set_tests_properties(replay_${target} PROPERTIES LABELS quick)
 endforeach()
+
+dinov_unit(convert dinov_convert)
+target_compile_definitions(unit_convert PRIVATE DINOV_UNIT_PTH="${CMAKE_CURRENT_SOURCE_DIR}/unit/convert-tiny.pth")

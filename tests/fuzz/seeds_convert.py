@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the seeds of the fuzz targets pickle, zip, pth and safetensors under tests/fuzz/corpus/.
+"""Writes the seeds of the fuzz targets pickle, zip, pth and safetensors under tests/fuzz/corpus/, and the
+model of tests/unit/convert.c.
 
 usage: seeds_convert.py        (again after the hostile cases changed; the result is committed)
 """
@@ -42,6 +43,13 @@ def main():
             put("safetensors", raw)
     put("zip", zip_of([Entry("data/0", b"abcd" * 99, method=8), Entry("version", b"3\n")]))
     put("pth", pth_of(two, extra=[Entry("more", b"x" * 300, method=8)]))
+
+    mixed = OrderedDict(tiny)
+    mixed["blocks.0.attn.qkv.weight"] = Tensor(Storage(90, "F32", b"\0" * 24), (3, 1), (2, 1))
+    mixed["norm.bias"] = Tensor(mixed["norm.weight"].storage, (1,))
+    entries = [Entry(e.name, e.plain, method=8 * (e.name == "data/6")) for e in pth_entries(mixed)]
+    with open(os.path.join(HERE, "..", "unit", "convert-tiny.pth"), "wb") as f:
+        f.write(zip_of(entries))
 
     for name, raw, codes in hostile.cases():
         group = codes[0].split("-")[0]
