@@ -13,10 +13,21 @@ static void to_hex(char *out, const unsigned char *bytes, size_t size)
     }
 }
 
+#ifdef DINOV_XXH_AVX2
+XXH128_hash_t dinov_xxh128_avx2(const void *data, size_t size);
+
+static XXH128_hash_t xxh128(const void *data, size_t size)
+{
+    return __builtin_cpu_supports("avx2") ? dinov_xxh128_avx2(data, size) : XXH3_128bits(data, size);
+}
+#else
+static XXH128_hash_t xxh128(const void *data, size_t size) { return XXH3_128bits(data, size); }
+#endif
+
 void dinov_xxh128_hex(char out[DINOV_XXH_HEX], const void *data, size_t size)
 {
     XXH128_canonical_t canonical;
-    XXH128_canonicalFromHash(&canonical, XXH3_128bits(data, size));
+    XXH128_canonicalFromHash(&canonical, xxh128(data, size));
     to_hex(out, canonical.digest, sizeof canonical.digest);
 }
 

@@ -27,7 +27,7 @@ static dinov_status check_digest_count(const dinov_checkpoint *ckpt, dinov_error
     uint64_t blocks = 0;
     for (size_t i = 0; i < ckpt->table.count; i++) blocks += dinov_block_count(dinov_checkpoint_span(ckpt, i).size);
     if (blocks == ckpt->document.digest_count) return DINOV_OK;
-    return dinov_fail(err, DINOV_ERR_CORRUPT, "CK-DIGESTS", "%s: expected %llu digests, one a block, found %zu", ckpt->name,
+    return dinov_fail(err, DINOV_ERR_CORRUPT, "CK-DIGEST-COUNT", "%s: expected %llu digests, one a block, found %zu", ckpt->name,
                       (unsigned long long)blocks, ckpt->document.digest_count);
 }
 

@@ -436,8 +436,8 @@ def digests(change):
     return spoil
 
 
-spoiled("bad-digest-missing", "corrupt", "CK-DIGESTS", "one digest too few", digests(lambda d: d[:-1]))
-spoiled("bad-digest-extra", "corrupt", "CK-DIGESTS", "one digest too many", digests(lambda d: d + d[-1:]))
+spoiled("bad-digest-missing", "corrupt", "CK-DIGEST-COUNT", "one digest too few", digests(lambda d: d[:-1]))
+spoiled("bad-digest-extra", "corrupt", "CK-DIGEST-COUNT", "one digest too many", digests(lambda d: d + d[-1:]))
 spoiled("bad-digest-upper", "corrupt", "CK-DOCUMENT", "a digest in upper case", digests(lambda d: ["ABCDEF" + d[0][6:]] + d[1:]))
 
 

@@ -10,6 +10,8 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "format/document.h"
+#include "format/table.h"
 #include "format_model.h"
 
 #include <stdio.h>
@@ -59,7 +61,12 @@ static void write_tiny(const char *path, const tiny_model *t)
 static void compare(const dinov_checkpoint *c, const tiny_model *t)
 {
     const dinov_weights *w = dinov_checkpoint_weights(c);
-    assert_memory_equal(&w->model, &t->weights.model, sizeof w->model);
+    const dinov_model *a = &w->model, *b = &t->weights.model;
+    assert_true(a->patch == b->patch && a->dim == b->dim && a->depth == b->depth && a->heads == b->heads);
+    assert_true(a->ffn == b->ffn && a->hidden == b->hidden && a->registers == b->registers && a->channels == b->channels);
+    assert_true(a->grid_h == b->grid_h && a->grid_w == b->grid_w && a->layerscale == b->layerscale);
+    assert_true(a->qkv_bias == b->qkv_bias && a->ln_eps == b->ln_eps);
+    assert_true(a->interp.offset == b->interp.offset && a->interp.antialias == b->interp.antialias);
     assert_string_equal(w->preprocess.preset, t->weights.preprocess.preset);
     assert_memory_equal(w->preprocess.mean, t->weights.preprocess.mean, sizeof w->preprocess.mean);
     assert_memory_equal(w->preprocess.std, t->weights.preprocess.std, sizeof w->preprocess.std);
@@ -180,6 +187,223 @@ static void existing_file_is_kept(void **state)
     tiny_free(&t);
 }
 
+/* ---- What the writer refuses, before it creates anything ---- */
+
+static void refused(const tiny_model *t, dinov_status status, const char *code)
+{
+    dinov_error  e    = {0};
+    dinov_status have = dinov_checkpoint_write(path_a, &t->weights, &t->provenance, &t->proof, NULL, &e);
+    expect_error(have, &e, status, code);
+    assert_int_not_equal(access(path_a, F_OK), 0);
+}
+
+static void writer_refuses(void **state)
+{
+    static char long_text[5000];
+    tiny_model  good, t;
+    (void)state;
+    unlink(path_a);
+    memset(long_text, 'x', sizeof long_text - 1);
+    tiny_make(&good, 6, DINOV_F32);
+    dinov_golden cases[17];
+    for (int i = 0; i < 17; i++) cases[i] = good.cases[0];
+
+#define REFUSED(change, status, code)             \
+    do {                                          \
+        t                 = good;                 \
+        t.weights.tensors = t.tensors;            \
+        t.proof.cases     = t.cases;              \
+        change;                                   \
+        refused(&t, DINOV_##status, code);        \
+    } while (0)
+
+    REFUSED(t.weights.model.dim = 0, ERR_SHAPE, "MODEL-NUMBERS");
+    REFUSED(t.weights.model.depth = 2, ERR_SHAPE, "MODEL-MISSING");
+    REFUSED(t.weights.count--, ERR_SHAPE, "MODEL-MISSING");
+    REFUSED(t.tensors[0].name = "other", ERR_SHAPE, "MODEL-MISSING");
+    REFUSED(t.weights.model.layerscale = 0, ERR_SHAPE, "MODEL-LEFTOVER");
+    REFUSED(t.weights.model.grid_h = 4, ERR_SHAPE, "MODEL-SHAPE");
+    REFUSED(t.tensors[0].tensor.dtype = DINOV_I32, ERR_SHAPE, "MODEL-DTYPE");
+    REFUSED(t.tensors[1].name = t.tensors[0].name, ERR_SHAPE, "CK-DUPLICATE");
+    REFUSED(t.tensors[1].name = "", ERR_SHAPE, "CK-NAME");
+    REFUSED(t.tensors[1].name = long_text, ERR_SHAPE, "CK-NAME");
+    REFUSED(t.tensors[1].name = "a\xe2\x80\xae", ERR_SHAPE, "CK-NAME");
+    REFUSED(t.tensors[1].tensor.dim[0] = -1, ERR_SHAPE, "CK-SIZE");
+    REFUSED(t.tensors[1].tensor.dim[0] = INT64_MAX, ERR_SHAPE, "CK-SIZE");
+    REFUSED(t.tensors[1].tensor.dtype = (dinov_dtype)99, ERR_SHAPE, "CK-SIZE");
+    REFUSED(strcpy(t.weights.preprocess.preset, "eval"), ERR_CONFIG, "CK-PREPROCESS");
+    REFUSED(strcpy(t.weights.preprocess.preset, "eval:99999"), ERR_CONFIG, "CK-PREPROCESS");
+    REFUSED(memset(t.weights.preprocess.preset, 'f', 32), ERR_CONFIG, "CK-PREPROCESS");
+    REFUSED(t.weights.preprocess.std[2] = 0, ERR_CONFIG, "CK-PREPROCESS");
+    REFUSED(t.provenance.origin = "line\nline", ERR_CONFIG, "CK-PROVENANCE");
+    REFUSED(t.provenance.licence = long_text, ERR_CONFIG, "CK-PROVENANCE");
+    REFUSED(t.provenance.source_sha256 = "ABCD", ERR_CONFIG, "CK-PROVENANCE");
+    REFUSED(t.proof.computed_by[0] = '\0', ERR_CONFIG, "CK-PROOF");
+    REFUSED(memset(t.proof.computed_by, 'x', sizeof t.proof.computed_by), ERR_CONFIG, "CK-PROOF");
+    REFUSED(t.proof.tolerance = 0, ERR_CONFIG, "CK-PROOF");
+    REFUSED((t.proof.count = 17, t.proof.cases = cases), ERR_CONFIG, "CK-PROOF");
+    REFUSED(t.cases[1].width = 3, ERR_CONFIG, "CK-PROOF");
+    good.golden[3] = 0.0f / 0.0f;
+    REFUSED((void)0, ERR_CONFIG, "CK-PROOF");
+    tiny_free(&good);
+}
+
+/* ---- Limits whose files would be too large to keep as vectors ---- */
+
+/* Writes `size` bytes that begin with a checkpoint's prefix; N counts `header` bytes. */
+static void sparse(const char *path, uint64_t header, uint64_t size)
+{
+    uint8_t length[8];
+    FILE   *f = fopen(path, "wb");
+    dinov_put_le64(length, header);
+    fwrite(length, 1, 8, f);
+    fputs(DINOV_CK_PREFIX, f);
+    fclose(f);
+    assert_int_equal(truncate(path, (off_t)size), 0);
+}
+
+static void large_headers(void **state)
+{
+    const struct {
+        uint64_t     header, size;
+        dinov_status status;
+        const char  *code;
+    } cases[] = {
+        {100000000, 100000008, DINOV_ERR_CORRUPT, "CK-HEADER-DIGEST"}, /* the most there may be: it is looked at */
+        {100000001, 100000009, DINOV_ERR_LIMIT, "CK-HEADER-LARGE"},
+        {100000001, 100000008, DINOV_ERR_CORRUPT, "CK-TRUNCATED"},
+        {UINT64_MAX, 4096, DINOV_ERR_CORRUPT, "CK-TRUNCATED"},
+        {UINT64_MAX - 7, 4096, DINOV_ERR_CORRUPT, "CK-TRUNCATED"}, /* 8 + N wraps to 0 */
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        dinov_checkpoint *c;
+        dinov_error       e = {0};
+        sparse(path_a, cases[i].header, cases[i].size);
+        dinov_status status = dinov_checkpoint_open(&c, path_a, &e);
+        assert_null(c);
+        expect_error(status, &e, cases[i].status, cases[i].code);
+    }
+}
+
+static void document_limits(void **state)
+{
+    dinov_error e    = {0};
+    dinov_text  json = {0};
+    (void)state;
+    dinov_text_puts(&json, "[0");
+    for (int i = 2; i <= DINOV_CK_MAX_VALUES; i++) dinov_text_puts(&json, ",0");
+    OK(dinov_document_limits(json.data, json.size, "test", err));
+    dinov_text_puts(&json, ",");
+    expect_error(dinov_document_limits(json.data, json.size, "test", &e), &e, DINOV_ERR_LIMIT, "CK-DOCUMENT-LARGE");
+    dinov_text_clear(&json);
+    dinov_text_puts(&json, "\"[[[[[[[[[[\\\"[[[\"[[[[[[[["); /* brackets in strings do not count */
+    OK(dinov_document_limits(json.data, json.size, "test", err));
+    dinov_text_puts(&json, "[");
+    expect_error(dinov_document_limits(json.data, json.size, "test", &e), &e, DINOV_ERR_LIMIT, "CK-DOCUMENT-LARGE");
+    dinov_text_clear(&json);
+    expect_error(dinov_document_limits("", DINOV_CK_MAX_DOCUMENT + 1, "test", &e), &e, DINOV_ERR_LIMIT, "CK-DOCUMENT-LARGE");
+}
+
+static void tensor_limit(void **state)
+{
+    dinov_text  text = {0};
+    dinov_table table;
+    dinov_error e = {0};
+    char        entry[128];
+    (void)state;
+    for (int i = 0; i <= DINOV_CK_MAX_TENSORS; i++) {
+        snprintf(entry, sizeof entry, ",\"t%07d\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[%d,%d]}", i, 4 * i, 4 * i + 4);
+        if (i == DINOV_CK_MAX_TENSORS) {
+            size_t size = text.size;
+            dinov_text_puts(&text, "}");
+            dinov_cursor c = dinov_cursor_make(text.data, text.size);
+            OK(dinov_table_scan(&table, &c, "test", err));
+            assert_int_equal(table.count, DINOV_CK_MAX_TENSORS);
+            dinov_table_clear(&table);
+            text.size = size;
+        }
+        dinov_text_puts(&text, entry);
+    }
+    dinov_text_puts(&text, "}");
+    dinov_cursor c = dinov_cursor_make(text.data, text.size);
+    expect_error(dinov_table_scan(&table, &c, "test", &e), &e, DINOV_ERR_LIMIT, "CK-TENSORS");
+    dinov_text_clear(&text);
+}
+
+/* ---- Blocks ---- */
+
+static void blocks_of_16_mib(void **state)
+{
+    const uint64_t sizes[]  = {1, DINOV_CK_BLOCK - 1, DINOV_CK_BLOCK, DINOV_CK_BLOCK + 1, 3 * (uint64_t)DINOV_CK_BLOCK};
+    const uint64_t counts[] = {1, 1, 1, 2, 3};
+    uint8_t       *data     = calloc(3, DINOV_CK_BLOCK);
+    dinov_block   *blocks;
+    size_t         count;
+    (void)state;
+    for (int i = 0; i < 5; i++) {
+        const dinov_span span = {data, sizes[i]};
+        assert_int_equal(dinov_block_count(sizes[i]), counts[i]);
+        OK(dinov_blocks_cut(&blocks, &count, &span, 1, "test", err));
+        assert_int_equal(count, counts[i]);
+        uint64_t total = 0;
+        for (size_t j = 0; j < count; j++) {
+            assert_ptr_equal(blocks[j].data, data + total);
+            total += blocks[j].size;
+        }
+        assert_int_equal(total, sizes[i]);
+        dinov_free(blocks);
+    }
+    free(data);
+}
+
+/* ---- Numbers ---- */
+
+static void numbers(void **state)
+{
+    const struct {
+        double      value;
+        const char *text;
+    } cases[] = {{0, "0.0"}, {-0.0, "-0.0"}, {1, "1.0"}, {-350, "-350.0"}, {0.1, "0.1"}, {1e-6, "1e-06"}, {0.0001, "0.0001"},
+                 {0.00012, "0.00012"}, {0.00001, "1e-05"}, {1.5e-7, "1.5e-07"}, {123456789.125, "123456789.125"},
+                 {9999999999999998.0, "9999999999999998.0"}, {1e16, "1e+16"}, {1.25e100, "1.25e+100"}, {5e-324, "5e-324"},
+                 {1.7976931348623157e308, "1.7976931348623157e+308"}, {1.0 / 3, "0.3333333333333333"}};
+    const struct {
+        float       value;
+        const char *text;
+    } floats[] = {{0.1f, "0.1"}, {0.485f, "0.485"}, {16777216.0f, "16777216.0"}, {1e-45f, "1e-45"}, {1.0f / 3, "0.33333334"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        dinov_text t = {0};
+        dinov_text_double(&t, cases[i].value);
+        assert_string_equal(t.data, cases[i].text);
+        dinov_text_clear(&t);
+    }
+    for (size_t i = 0; i < sizeof floats / sizeof floats[0]; i++) {
+        dinov_text t = {0};
+        dinov_text_float(&t, floats[i].value);
+        assert_string_equal(t.data, floats[i].text);
+        dinov_text_clear(&t);
+    }
+}
+
+/* Every bit pattern with a stride that meets all exponents reads back. */
+static void floats_read_back(void **state)
+{
+    (void)state;
+    for (uint64_t bits = 0; bits < 0x100000000; bits += 60013) {
+        uint32_t   pattern = (uint32_t)bits;
+        float      value, back;
+        dinov_text t = {0};
+        memcpy(&value, &pattern, sizeof value);
+        if (value - value != 0) continue; /* infinite or no number */
+        dinov_text_float(&t, value);
+        back = (float)strtod(t.data, NULL);
+        assert_memory_equal(&back, &value, sizeof value);
+        dinov_text_clear(&t);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -187,6 +411,13 @@ int main(void)
         cmocka_unit_test(any_alignment_in_memory),
         cmocka_unit_test(same_bytes_twice),
         cmocka_unit_test(existing_file_is_kept),
+        cmocka_unit_test(writer_refuses),
+        cmocka_unit_test(large_headers),
+        cmocka_unit_test(document_limits),
+        cmocka_unit_test(tensor_limit),
+        cmocka_unit_test(blocks_of_16_mib),
+        cmocka_unit_test(numbers),
+        cmocka_unit_test(floats_read_back),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
