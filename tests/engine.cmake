@@ -15,6 +15,7 @@ endforeach()
 
 dinov_python(parity quick parity/parity.py check $<TARGET_FILE_DIR:dinov-infer>)
 dinov_python(example quick cli/example.py $<TARGET_FILE_DIR:dinov-infer>)
+dinov_python(readme quick cli/readme.py $<TARGET_FILE_DIR:dinov-infer>)
 
 add_executable(bench_engine bench/engine.c)
 target_link_libraries(bench_engine PRIVATE dinov_infer)
