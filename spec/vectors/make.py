@@ -302,8 +302,8 @@ spoiled("bad-metadata-escape", "corrupt", "CK-METADATA", "a quote of the documen
         lambda f: setattr(f, "string", lambda raw: raw.replace(b'"', b"\\u0022")))
 spoiled("bad-document-control", "corrupt", "CK-DOCUMENT", "a line feed in the document",
         lambda f: setattr(f, "document_text", lambda text: text.replace('"origin":""', '"origin":"\n"')))
-spoiled("bad-document-bidi", "corrupt", "CK-DOCUMENT", "a right-to-left override in the document",
-        lambda f: setattr(f, "document_text", lambda text: text.replace('"origin":""', '"origin":"\u202e"')))
+spoiled("bad-document-bidi", "corrupt", "CK-DOCUMENT", "a direction isolate in the document",
+        lambda f: setattr(f, "document_text", lambda text: text.replace('"origin":""', '"origin":"\u2069"')))
 spoiled("bad-document-utf8", "corrupt", "CK-DOCUMENT", "a byte of the document that is no UTF-8",
         lambda f: setattr(f, "document_text", lambda text: text.replace('"origin":""', '"origin":"\udcff"')))
 spoiled("bad-padding-byte", "corrupt", "CK-PADDING", "a tab in the padding",
