@@ -214,6 +214,10 @@ def zip_cases():
     yield "count too small", zip_of(e, end={"here": 3, "count": 3}, end64={"here": 3, "count": 3}), "ZIP-DIRECTORY"
     yield "count too large", zip_of(e, end={"here": 99, "count": 99}, end64={"here": 99, "count": 99}), "ZIP-DIRECTORY"
     yield "count of 2^63", zip_of(e, end={"here": 65535, "count": 65535}, end64={"here": 2 ** 63, "count": 2 ** 63}), "ZIP-DIRECTORY"
+    big = zip_of([Entry("data/0", b"\0" * (46 * 140000))])
+    whole = len(big) - 98
+    yield "140,000 entries", zip_of([Entry("data/0", b"\0" * (46 * 140000))], end={"here": 65535, "count": 65535, "offset": 0, "size": whole},
+                                    end64={"here": 140000, "count": 140000, "offset": 0, "size": whole}), "ZIP-COUNT"
     yield "counts that disagree", zip_of(e, end64={"count": 3}), "ZIP-ZIP64"
     yield "end records that disagree", zip_of(e, end={"offset": 0}), "ZIP-ZIP64"
     yield "directory wraps", zip_of(e, end={"size": 2 ** 32 - 1, "offset": 2 ** 32 - 1}, end64={"size": 2 ** 64 - 8, "offset": 2 ** 64 - 8}), "ZIP-DIRECTORY"
@@ -366,6 +370,8 @@ def safetensors_cases():
     yield "file cut short", one(data=KIB[:-1]), "ST-END"
     yield "byte behind the data", one(data=KIB + b"\0"), "ST-END"
     yield "name of 2000 bytes", raw('{"%s":%s}' % ("n" * 2000, ok)), "NAME-BAD"
+    empty = ",".join('"t%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % n for n in range(66000))
+    yield "66,000 tensors", raw("{%s}" % empty, b""), "NAME-COUNT"
     yield "name empty in JSON", raw('{"":%s}' % ok), "NAME-BAD"
     yield "name that turns the terminal", raw('{"\\u001b[2J":%s}' % ok), "NAME-BAD"
 
