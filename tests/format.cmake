@@ -12,7 +12,7 @@ set_target_properties(ckpt_judge PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BIN
 add_test(NAME golden_vectors COMMAND ${FORMAT_PYTHON} ${CMAKE_CURRENT_SOURCE_DIR}/golden/vectors.py $<TARGET_FILE:ckpt_judge>)
 set_tests_properties(golden_vectors PROPERTIES LABELS quick)
 
-# The vectors are the seeds; findings join tests/fuzz/corpus/ckpt.
+# Seeds: the vectors, and what a fuzzer reached beyond them. Findings join the latter.
 dinov_fuzz(ckpt dinov_format)
 if(NOT DINOV_FUZZ)
     add_test(NAME replay_ckpt COMMAND fuzz_ckpt ${PROJECT_SOURCE_DIR}/spec/vectors ${CMAKE_CURRENT_SOURCE_DIR}/fuzz/corpus/ckpt)
