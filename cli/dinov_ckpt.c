@@ -198,6 +198,8 @@ static int run_show(const dinov_tool *tool, int argc, char **argv)
     if (argc != 1) return dinov_tool_usage(tool, "expected one file, found %d", argc);
     if (open_view(&v, argv[0], &err) != DINOV_OK) return dinov_tool_fail(tool, &err);
     int code = DINOV_EXIT_OK;
+    if (v.source.rewritten)
+        dinov_tool_note(tool, "%s: was a dinov checkpoint and was written again by another tool, or is damaged", v.source.where);
     if (json) {
         code = print_json(tool, json_view(&v));
     } else {
@@ -335,6 +337,9 @@ static dinov_status verify_ours(const dinov_checkpoint *ckpt, const char *where,
 static dinov_status verify_source(const dinov_source *s, dinov_error *err)
 {
     if (s->checkpoint) return verify_ours(s->checkpoint, s->where, err);
+    if (s->rewritten)
+        return dinov_fail(err, DINOV_ERR_CORRUPT, "CKPT-REWRITTEN",
+                          "%s: was a dinov checkpoint and was written again by another tool, or its first bytes are damaged", s->where);
     if (s->layout != DINOV_LAYOUT_PTH || s->pth.zip.no_crc || with_id || with_run)
         return dinov_fail(err, DINOV_ERR_UNSUPPORTED, "CKPT-NO-CHECKSUM",
                           "%s: a %s file carries no %s; convert it: dinov-convert IN -o OUT", s->where, dinov_layout_name(s->layout),

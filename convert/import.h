@@ -19,7 +19,8 @@ typedef struct dinov_import_options {
     const char             *origin;    /* likewise */
 } dinov_import_options;
 
-/* `options` may be NULL. On success *out is owned by the caller. Errors: source.h, recognise.h. */
+/* `options` may be NULL. On success *out is owned by the caller. Errors: source.h, recognise.h,
+ * and ERR_FORMAT SRC-REWRITTEN unless an interpolation rule is given. */
 dinov_status dinov_import_open(dinov_import **out, const char *path, const dinov_import_options *options, dinov_error *err);
 /* NULL, or a pointer to NULL, is allowed; *import becomes NULL. */
 void dinov_import_close(dinov_import **import);

@@ -14,7 +14,7 @@
 enum {
     MAX_HEADER = 100000000, /* the reference reader's */
     MAX_DEPTH  = 4,         /* header, tensor, shape; one to spare */
-    MAX_VALUES = 1 << 20,   /* bounds the parsed form; a tensor takes about 10 */
+    MAX_VALUES = 1 << 17,   /* commas and colons, about 8 a tensor: bounds the parsed form, 150 bytes each */
     ALIGNMENT  = 64,
 };
 
@@ -189,7 +189,7 @@ dinov_status dinov_safetensors_read(dinov_tensors *out, const void *data, size_t
     if (status == DINOV_OK) {
         json_error_t e;
         root = json_loadb(json, length, JSON_REJECT_DUPLICATES, &e);
-        if (!root && json_error_code(&e) == json_error_out_of_memory) {
+        if (!root && !e.text[0]) { /* the parser says nothing when memory is out */
             status = dinov_fail_nomem(err, where, "the header");
         } else if (!root) {
             char text[DINOV_ESCAPED], what[DINOV_ESCAPED + 64];

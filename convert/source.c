@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "base/bytes.h"
 #include "convert/safetensors.h"
+#include "format/layout.h"
 
 #include <stdbool.h>
 #include <string.h>
@@ -76,9 +77,11 @@ static bool contains(const uint8_t *data, size_t size, const char *word)
     return false;
 }
 
-dinov_status dinov_layout_detect(dinov_layout *out, const void *bytes, size_t size, const char *where, dinov_error *err)
+dinov_status dinov_layout_detect(dinov_layout *out, bool *rewritten, const void *bytes, size_t size, const char *where,
+                                 dinov_error *err)
 {
     const uint8_t *data = bytes;
+    *rewritten          = false;
     if (size == 0) return dinov_fail(err, DINOV_ERR_FORMAT, "SRC-EMPTY", "%s: expected weights, found an empty file", where);
     if (size >= 4 && memcmp(data, "PK\3\4", 4) == 0) {
         *out = DINOV_LAYOUT_PTH;
@@ -90,9 +93,9 @@ dinov_status dinov_layout_detect(dinov_layout *out, const void *bytes, size_t si
     if (at < size && data[at] == '{' && data[7] == 0 && data[6] == 0) {
         uint64_t length = dinov_le64(data);
         size_t   header = length < size - 8 ? (size_t)length : size - 8;
-        /* Either key of ours makes it ours, so that a damaged checkpoint never passes as a plain file. */
-        bool ours = contains(data + 8, header, "\"dinov_header\":") || contains(data + 8, header, "\"dinov\":");
-        *out      = ours ? DINOV_LAYOUT_DINOV : DINOV_LAYOUT_SAFETENSORS;
+        bool     ours   = header >= sizeof DINOV_CK_PREFIX - 1 && memcmp(data + 8, DINOV_CK_PREFIX, sizeof DINOV_CK_PREFIX - 1) == 0;
+        *rewritten = !ours && (contains(data + 8, header, "\"dinov_header\":") || contains(data + 8, header, "\"dinov\":"));
+        *out       = ours ? DINOV_LAYOUT_DINOV : DINOV_LAYOUT_SAFETENSORS;
         return DINOV_OK;
     }
     return refuse_foreign(data, size, where, err);
@@ -100,7 +103,7 @@ dinov_status dinov_layout_detect(dinov_layout *out, const void *bytes, size_t si
 
 static dinov_status read_tensors(dinov_source *s, const void *data, size_t size, int threads, dinov_error *err)
 {
-    DINOV_TRY(dinov_layout_detect(&s->layout, data, size, s->where, err));
+    DINOV_TRY(dinov_layout_detect(&s->layout, &s->rewritten, data, size, s->where, err));
     switch (s->layout) {
     case DINOV_LAYOUT_DINOV:
         DINOV_TRY(dinov_checkpoint_open_memory(&s->checkpoint, data, size, s->where, err));

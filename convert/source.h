@@ -20,14 +20,17 @@ typedef enum dinov_layout {
 /* "dinov", "pth", "safetensors" */
 const char *dinov_layout_name(dinov_layout layout);
 
-/* Which reader the bytes are for. ERR_FORMAT: SRC-EMPTY, SRC-TAR, SRC-LEGACY, SRC-PICKLE, SRC-PREVIEW,
+/* Which reader the bytes are for. *rewritten: plain safetensors that carries a checkpoint's metadata, because
+ * another tool wrote it again or its first bytes are damaged. ERR_FORMAT: SRC-EMPTY, SRC-TAR, SRC-LEGACY, SRC-PICKLE, SRC-PREVIEW,
  * SRC-GGUF, SRC-ONNX, SRC-ARCHIVE, SRC-LFS, SRC-WEBPAGE, SRC-HDF5, SRC-NUMPY, SRC-UNKNOWN. */
-dinov_status dinov_layout_detect(dinov_layout *out, const void *data, size_t size, const char *where, dinov_error *err);
+dinov_status dinov_layout_detect(dinov_layout *out, bool *rewritten, const void *data, size_t size, const char *where,
+                                 dinov_error *err);
 
 typedef struct dinov_source {
     char                     *where; /* the path, escaped */
     dinov_map                 map;
     dinov_layout              layout;
+    bool                      rewritten;
     const dinov_named_tensor *tensors; /* valid until close */
     size_t                    count;
     dinov_pth                 pth;

@@ -11,8 +11,8 @@
 #include "dinov/format.h"
 
 enum {
-    DINOV_TENSORS_MAX  = 1 << 16, /* tensors in one file */
-    DINOV_TENSORS_NAME = 1024,    /* bytes in one name */
+    DINOV_TENSORS_MAX  = 16000, /* tensors in one file */
+    DINOV_TENSORS_NAME = 1024,  /* bytes in one name */
 };
 
 typedef struct dinov_tensors {

@@ -372,6 +372,23 @@ class Convert(Case):
             self.assertFalse(os.path.exists(self.path("b")))
             raw[at] ^= 4
 
+    def test_rewritten_by_another_tool(self):
+        """Tensors and metadata as a safetensors tool would write them again: never taken for plain in silence."""
+        self.convert(self.input, "-o", self.path("a"))
+        tensors, metadata = read_safetensors(self.path("a"))
+        state = OrderedDict((k, Tensor(Storage(n, v[0], v[2]), v[1])) for n, (k, v) in enumerate(tensors.items()))
+        for keep in (["dinov"], ["format", "dinov_header"], ["format", "dinov", "dinov_header"]):
+            again = self.put("again", safetensors_of(state, {k: metadata[k] for k in keep}))
+            self.convert(again, "-o", self.path("b"), code=2, error="SRC-REWRITTEN")
+            self.ckpt("verify", again, code=2, error="CKPT-REWRITTEN")
+            self.ckpt("diff", again, self.path("a"))
+            self.assertIn("written again", self.ckpt("show", again).stderr)
+            self.assertFalse(os.path.exists(self.path("b")))
+        first = self.put("first", safetensors_of(state, {k: metadata[k] for k in ("dinov_header", "format", "dinov")}))
+        self.convert(first, "-o", self.path("b"), code=2, error="CK-HEADER-DIGEST")
+        self.convert(again, "-o", self.path("b"), "--interp", "0,antialias")
+        self.assertEqual(self.show(self.path("b"))["content_id"], self.show(self.path("a"))["content_id"])
+
     def test_full_disk_on_stdout(self):
         with open("/dev/full", "w") as full:
             done = subprocess.run([CONVERT, self.input, "--dry-run"], stdout=full, stderr=subprocess.PIPE)

@@ -228,6 +228,16 @@ def zip_cases():
     yield "gap before the directory", zip_of(with_entry(-1, gap=b"\0" * 7)), "ZIP-DESCRIPTOR"
     yield "gap between entries", zip_of(with_entry(2, gap=b"hidden!")), "ZIP-DESCRIPTOR"
     yield "two entries over one", zip_of(with_entry(3, c_header=0, c_name=b"archive/data.pkl2")), ("ZIP-LOCAL", "ZIP-OVERLAP")
+    at = zip_of(e[:5]).rfind(b"PK\3\4")
+    yield "one local header named twice", zip_of(e + [Entry("data/0", KIB, c_header=at)]), "ZIP-OVERLAP"
+    inner = zip_of([Entry("data/5", KIB)], align=0)[:30 + 14 + 16 + 16]
+    outer = pth_entries(pkl=dict_op(s("a"), tensor_op()), data={"9": inner})
+    at = zip_of(outer[:5]).find(inner)
+    yield "an entry inside another's bytes", zip_of(outer + [Entry("data/5", KIB, c_header=at)]), "ZIP-OVERLAP"
+    loose = pth_entries(pkl=dict_op(s("a"), tensor_op()))
+    loose[4].flags = 0x0800
+    loose[4].over["gap"] = b"hidden!"
+    yield "bytes between entries without descriptor", zip_of(loose), "ZIP-OVERLAP"
     yield "entry in the directory", zip_of(with_entry(4, c_header=len(z) - 200)), "ZIP-LOCAL"
     yield "entry beyond the file", zip_of(with_entry(4, c_header=2 ** 31)), "ZIP-LOCAL"
     yield "entry larger than the file", zip_of(with_entry(4, c_packed=2 ** 31, c_size=2 ** 31)), "ZIP-LOCAL"
@@ -370,8 +380,10 @@ def safetensors_cases():
     yield "file cut short", one(data=KIB[:-1]), "ST-END"
     yield "byte behind the data", one(data=KIB + b"\0"), "ST-END"
     yield "name of 2000 bytes", raw('{"%s":%s}' % ("n" * 2000, ok)), "NAME-BAD"
-    empty = ",".join('"t%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % n for n in range(66000))
-    yield "66,000 tensors", raw("{%s}" % empty, b""), "NAME-COUNT"
+    empty = ",".join('"t%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % n for n in range(16100))
+    yield "16,100 tensors", raw("{%s}" % empty, b""), "NAME-COUNT"
+    for key in ("dinov", "dinov_header"):
+        yield "plain with a checkpoint's %s" % key, safetensors_of(model(depth=1), {key: "x"}), "SRC-REWRITTEN"
     yield "name empty in JSON", raw('{"":%s}' % ok), "NAME-BAD"
     yield "name that turns the terminal", raw('{"\\u001b[2J":%s}' % ok), "NAME-BAD"
 
