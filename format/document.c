@@ -83,12 +83,14 @@ static dinov_status check_preprocess(const dinov_document *doc, const char *wher
     char                    name[DINOV_ESCAPED];
     if (!memchr(p->preset, '\0', sizeof p->preset) || !parse_preset(p->preset, doc->model.patch, &g))
         return dinov_fail(err, DINOV_ERR_CONFIG, "CK-PREPROCESS",
-                          "%s: preset \"%s\": expected eval:N, square:N (N a multiple of the patch, %lld), short:N, long:N or full, N at most %d",
+                          "%s: preset \"%s\": expected eval:N, square:N (N a multiple of the patch, %lld), short:N, long:N "
+                          "or full, N at most %d",
                           where, dinov_escape(name, sizeof name, p->preset, strnlen(p->preset, sizeof p->preset)),
                           (long long)doc->model.patch, DINOV_CK_MAX_SIDE);
     for (int i = 0; i < 3; i++)
         if (!isfinite(p->mean[i]) || !isfinite(p->std[i]) || !(p->std[i] > 0))
-            return dinov_fail(err, DINOV_ERR_CONFIG, "CK-PREPROCESS", "%s: mean and std: expected finite numbers, std above 0", where);
+            return dinov_fail(err, DINOV_ERR_CONFIG, "CK-PREPROCESS",
+                              "%s: mean and std: expected finite numbers, std above 0", where);
     return DINOV_OK;
 }
 
@@ -119,7 +121,8 @@ static dinov_status check_proof(const dinov_document *doc, const char *where, di
         if (c->height < patch || c->width < patch || c->height > DINOV_CK_MAX_SIDE || c->width > DINOV_CK_MAX_SIDE ||
             c->height % patch != 0 || c->width % patch != 0 || c->seed < 0 || c->seed > INT32_MAX)
             return dinov_fail(err, DINOV_ERR_CONFIG, "CK-PROOF",
-                              "%s: proof: case %zu: expected sides that are multiples of the patch (%lld) up to %d and a seed from 0 to 2147483647, found %lld x %lld, seed %lld",
+                              "%s: proof: case %zu: expected sides that are multiples of the patch (%lld) up to %d and a seed from "
+                              "0 to 2147483647, found %lld x %lld, seed %lld",
                               where, i, (long long)patch, DINOV_CK_MAX_SIDE, (long long)c->height, (long long)c->width,
                               (long long)c->seed);
         if (!finite_all(c->cls, doc->model.dim) || !finite_all(c->patch, doc->model.dim))
@@ -292,8 +295,8 @@ dinov_status dinov_document_limits(const char *json, size_t size, const char *wh
         char byte = json[i];
         if (in_string && byte == '\\') {
             if (++i == size || (json[i] != '"' && json[i] != '\\'))
-                return dinov_fail(err, DINOV_ERR_CORRUPT, "CK-DOCUMENT", "%s: the dinov document, byte %zu: an escape other than \\\" and \\\\",
-                                  where, i);
+                return dinov_fail(err, DINOV_ERR_CORRUPT, "CK-DOCUMENT",
+                                  "%s: the dinov document, byte %zu: an escape other than \\\" and \\\\", where, i);
         } else if (byte == '"') in_string = !in_string;
         else if (in_string) continue;
         else if (byte == ',') values++;

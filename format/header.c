@@ -97,10 +97,12 @@ static dinov_status recognise(const uint8_t *data, size_t size, const char *wher
     if (part > 0 && memcmp(data + DINOV_CK_LENGTH_BYTES, prefix, part) == 0) return DINOV_OK; /* a cut one still is one */
     if (rewritten(data, size))
         return dinov_fail(err, DINOV_ERR_FORMAT, "CK-REWRITTEN",
-                          "%s: expected dinov's header at byte 8: damaged, or written again by another safetensors tool, which voids its digests; dinov-convert makes a checkpoint of the tensors",
+                          "%s: expected dinov's header at byte 8: damaged, or written again by another safetensors tool, which voids "
+                          "its digests; dinov-convert makes a checkpoint of the tensors",
                           where);
-    return dinov_fail(err, DINOV_ERR_FORMAT, "CK-FORMAT", "%s: expected a dinov checkpoint, found %s; dinov-convert makes checkpoints from other files",
-                      where, guess(data, size));
+    return dinov_fail(err, DINOV_ERR_FORMAT, "CK-FORMAT",
+                      "%s: expected a dinov checkpoint, found %s; dinov-convert makes checkpoints from other files", where,
+                      guess(data, size));
 }
 
 /* ---- Reading ---- */
@@ -114,7 +116,8 @@ dinov_status dinov_header_load(uint8_t **out, uint64_t *length, const uint8_t *d
     uint64_t n = size < DINOV_CK_DOCUMENT_AT ? UINT64_MAX : dinov_le64(data);
     if (size < DINOV_CK_DOCUMENT_AT || n > size - DINOV_CK_LENGTH_BYTES || n < DINOV_CK_DOCUMENT_AT - DINOV_CK_LENGTH_BYTES)
         return dinov_fail(err, DINOV_ERR_CORRUPT, "CK-TRUNCATED",
-                          "%s: the file ends inside its header, at byte %zu: cut short, or its length field is damaged", where, size);
+                          "%s: the file ends inside its header, at byte %zu: cut short, or its length field is damaged", where,
+                          size);
     if (n > DINOV_CK_MAX_HEADER)
         return dinov_fail(err, DINOV_ERR_LIMIT, "CK-HEADER-LARGE", "%s: the header has %llu bytes, expected at most %d", where,
                           (unsigned long long)n, DINOV_CK_MAX_HEADER);

@@ -213,14 +213,16 @@ dinov_status dinov_weights_check(const dinov_weights *weights, const char *where
         dinov_param_at(&weights->model, i, &want);
         const dinov_named_tensor **hit = bsearch(want.name, sorted, weights->count, sizeof *sorted, name_is);
         status = hit ? check_one(&want, &(*hit)->tensor, where, err)
-                     : dinov_fail(err, DINOV_ERR_SHAPE, "MODEL-MISSING", "%s: tensor %s is missing: the model described has %zu tensors, the file %zu",
+                     : dinov_fail(err, DINOV_ERR_SHAPE, "MODEL-MISSING",
+                                  "%s: tensor %s is missing: the model described has %zu tensors, the file %zu",
                                   where, want.name, wanted, weights->count);
         if (hit) known[*hit - weights->tensors] = true;
     }
     for (size_t i = 0; i < weights->count && status == DINOV_OK; i++) {
         char name[DINOV_ESCAPED];
         if (!known[i])
-            status = dinov_fail(err, DINOV_ERR_SHAPE, "MODEL-LEFTOVER", "%s: tensor %s does not belong to the model described", where,
+            status = dinov_fail(err, DINOV_ERR_SHAPE, "MODEL-LEFTOVER",
+                                "%s: tensor %s does not belong to the model described", where,
                                 dinov_escape(name, sizeof name, weights->tensors[i].name, strlen(weights->tensors[i].name)));
     }
     dinov_free(known);

@@ -199,7 +199,8 @@ vector("good-preset-short", "ok", "-", "preset short:333")(preset("short:333", {
 def _():
     file = File()
     file.document["identity"]["provenance"].update({
-        "origin": 'a "quote", a \\ backslash, \\" both, \u00e9t\u00e9 \u4e2d\u6587 \U0001f600', "source_sha256": "0123456789abcdef" * 4})
+        "origin": 'a "quote", a \\ backslash, \\" both, \u00e9t\u00e9 \u4e2d\u6587 \U0001f600',
+        "source_sha256": "0123456789abcdef" * 4})
     return file.bytes()
 
 
@@ -393,7 +394,8 @@ in_document("bad-member-unknown", "corrupt", "CK-CANONICAL", "an unknown member,
             '"kind":"backbone"', '"kind":"backbone","x":1')
 in_document("bad-member-missing", "corrupt", "CK-DOCUMENT", "model.heads is missing", '"heads":2,', "")
 in_document("bad-member-twice", "corrupt", "CK-DOCUMENT", "model.heads occurs twice", '"heads":2,', '"heads":2,"heads":2,')
-in_document("bad-member-order", "corrupt", "CK-CANONICAL", "two members in the wrong order", '"depth":1,"heads":2', '"heads":2,"depth":1')
+in_document("bad-member-order", "corrupt", "CK-CANONICAL", "two members in the wrong order",
+            '"depth":1,"heads":2', '"heads":2,"depth":1')
 in_document("bad-member-type", "corrupt", "CK-DOCUMENT", "a number as a string", '"heads":2', '"heads":"2"')
 in_document("bad-space", "corrupt", "CK-CANONICAL", "white space in the document", '"heads":2', '"heads": 2')
 in_document("bad-number", "corrupt", "CK-CANONICAL", "1e-6 instead of 1e-06", "1e-06", "1e-6")
@@ -405,7 +407,8 @@ in_document("bad-string-escape", "corrupt", "CK-DOCUMENT", "a letter written \\u
 in_document("bad-json", "corrupt", "CK-DOCUMENT", "a bracket is missing", '"digests":[', '"digests":')
 in_document("bad-depth", "limit", "CK-DOCUMENT-LARGE", "nine levels deep", '"proof":null', '"proof":' + "[" * 8 + "]" * 8)
 in_document("bad-version-order", "corrupt", "CK-DOCUMENT", "write is below read", '"write":1', '"write":0')
-in_document("bad-feature-name", "corrupt", "CK-DOCUMENT", "a feature name in capitals", '"safe_to_ignore":[]', '"safe_to_ignore":["X"]')
+in_document("bad-feature-name", "corrupt", "CK-DOCUMENT", "a feature name in capitals",
+            '"safe_to_ignore":[]', '"safe_to_ignore":["X"]')
 in_document("bad-version-member", "corrupt", "CK-DOCUMENT", "a sixth member of version", '"must_understand":[]',
             '"must_understand":[],"x":1')
 
@@ -419,13 +422,15 @@ spoiled("bad-contradiction", "corrupt", "CK-DOCUMENT", "a feature allows unknown
         contradiction)
 in_document("bad-crop", "corrupt", "CK-CANONICAL", "crop contradicts the preset", "[224,224]", "[224,210]")
 in_document("bad-preset", "corrupt", "CK-PREPROCESS", "an unknown preset", "eval:224", "eval:0224")
-in_document("bad-preset-multiple", "corrupt", "CK-PREPROCESS", "eval of a size that is no multiple of the patch", "eval:224", "eval:225")
+in_document("bad-preset-multiple", "corrupt", "CK-PREPROCESS", "eval of a size that is no multiple of the patch",
+            "eval:224", "eval:225")
 in_document("bad-std", "corrupt", "CK-PREPROCESS", "a std of 0", "0.229", "0.0")
 in_document("bad-mean", "corrupt", "CK-PREPROCESS", "a mean beyond 32-bit floats", "0.485", "1e+39")
 in_document("bad-block", "corrupt", "CK-CANONICAL", "another block size", "16777216", "16777217")
 in_document("bad-ffn", "corrupt", "CK-DOCUMENT", "an unknown FFN", '"mlp"', '"moe"')
 in_document("bad-position", "corrupt", "CK-CANONICAL", "an unknown position kind", '"learned"', '"rope2d"')
-in_document("bad-source-hash", "corrupt", "CK-PROVENANCE", "a source hash of 3 digits", '"source_sha256":""', '"source_sha256":"abc"')
+in_document("bad-source-hash", "corrupt", "CK-PROVENANCE", "a source hash of 3 digits",
+            '"source_sha256":""', '"source_sha256":"abc"')
 in_document("bad-text-long", "corrupt", "CK-PROVENANCE", "an origin of 4,097 bytes", '"origin":""', '"origin":"%s"' % ("o" * 4097))
 in_document("bad-id-short", "corrupt", "CK-DOCUMENT", "a content id without its kind", '"sha256:', '"sha255:')
 
