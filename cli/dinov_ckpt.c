@@ -21,9 +21,18 @@ static bool        json, with_id, with_run, all_tensors;
 static int64_t     threads, heads;
 static const char *tolerance_text;
 
-#define OPT_JSON    {0, "json", DINOV_OPT_FLAG, &json, NULL, "one JSON object instead of text", .common = true}
-#define OPT_THREADS {'t', "threads", DINOV_OPT_INT, &threads, "N", "threads (default 0: all cores)", 0, 1024, true}
-#define OPT_HEADS   {0, "heads", DINOV_OPT_INT, &heads, "N", "attention heads (default 0: width / 64)", 0, 4096, true}
+#define OPT_JSON                                                                                                                   \
+    {                                                                                                                              \
+        0, "json", DINOV_OPT_FLAG, &json, NULL, "one JSON object instead of text", .common = true                                  \
+    }
+#define OPT_THREADS                                                                                                                \
+    {                                                                                                                              \
+        't', "threads", DINOV_OPT_INT, &threads, "N", "threads (default 0: all cores)", 0, 1024, true                              \
+    }
+#define OPT_HEADS                                                                                                                  \
+    {                                                                                                                              \
+        0, "heads", DINOV_OPT_INT, &heads, "N", "attention heads (default 0: width / 64)", 0, 4096, true                           \
+    }
 
 static uint64_t bytes_of(const dinov_tensor *t)
 {
@@ -90,10 +99,10 @@ static json_t *json_model(const dinov_model *m)
     char name[64];
     return json_pack("{s:s, s:I, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:[I,I], s:b, s:b, s:f, s:{s:f, s:b}}", "name",
                      dinov_model_name(name, sizeof name, m), "patch", (json_int_t)m->patch, "dim", (json_int_t)m->dim, "depth",
-                     (json_int_t)m->depth, "heads", (json_int_t)m->heads, "ffn", m->ffn == DINOV_FFN_MLP ? "mlp" : "swiglu", "hidden",
-                     (json_int_t)m->hidden, "registers", (json_int_t)m->registers, "channels", (json_int_t)m->channels, "grid",
-                     (json_int_t)m->grid_h, (json_int_t)m->grid_w, "layerscale", m->layerscale, "qkv_bias", m->qkv_bias, "ln_eps",
-                     m->ln_eps, "interp", "offset", m->interp.offset, "antialias", m->interp.antialias);
+                     (json_int_t)m->depth, "heads", (json_int_t)m->heads, "ffn", m->ffn == DINOV_FFN_MLP ? "mlp" : "swiglu",
+                     "hidden", (json_int_t)m->hidden, "registers", (json_int_t)m->registers, "channels", (json_int_t)m->channels,
+                     "grid", (json_int_t)m->grid_h, (json_int_t)m->grid_w, "layerscale", m->layerscale, "qkv_bias", m->qkv_bias,
+                     "ln_eps", m->ln_eps, "interp", "offset", m->interp.offset, "antialias", m->interp.antialias);
 }
 
 /* Three floats, each as the short decimal it was written as: 0.485. */
@@ -110,36 +119,40 @@ static json_t *json_floats(const float *values)
 
 static json_t *json_view(const struct view *v)
 {
-    json_t *root = json_pack("{s:s, s:s, s:s?}", "file", v->source.where, "layout", dinov_layout_name(v->source.layout), "content_id",
-                             v->source.checkpoint ? dinov_checkpoint_content_id(v->source.checkpoint) : NULL);
+    json_t *root = json_pack("{s:s, s:s, s:s?}", "file", v->source.where, "layout", dinov_layout_name(v->source.layout),
+                             "content_id", v->source.checkpoint ? dinov_checkpoint_content_id(v->source.checkpoint) : NULL);
     json_object_set_new(root, "model", v->recognised ? json_model(&v->model) : json_null());
-    if (!v->recognised) json_object_set_new(root, "why_no_model", json_pack("{s:s, s:s}", "code", v->why.code, "message", v->why.msg));
+    if (!v->recognised)
+        json_object_set_new(root, "why_no_model", json_pack("{s:s, s:s}", "code", v->why.code, "message", v->why.msg));
     if (v->recognised) {
-        json_t *preprocess = json_pack("{s:s, s:o, s:o}", "preset", v->preprocess.preset, "mean", json_floats(v->preprocess.mean), "std",
-                                       json_floats(v->preprocess.std));
+        json_t *preprocess = json_pack("{s:s, s:o, s:o}", "preset", v->preprocess.preset, "mean", json_floats(v->preprocess.mean),
+                                       "std", json_floats(v->preprocess.std));
         json_object_set_new(root, "preprocess", preprocess);
     }
     if (v->provenance) {
         const dinov_provenance *p = v->provenance;
         json_object_set_new(root, "provenance",
-                            json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "source_format", p->source_format, "source_sha256", p->source_sha256,
-                                      "converter", p->converter, "transforms", p->transforms, "licence", p->licence, "origin", p->origin));
+                            json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "source_format", p->source_format, "source_sha256",
+                                      p->source_sha256, "converter", p->converter, "transforms", p->transforms, "licence",
+                                      p->licence, "origin", p->origin));
     }
     if (v->proof && v->proof->count) {
         json_t *cases = json_array();
         for (size_t i = 0; i < v->proof->count; i++) {
             const dinov_golden *g = &v->proof->cases[i];
-            json_array_append_new(cases, json_pack("{s:I, s:I, s:I}", "height", (json_int_t)g->height, "width", (json_int_t)g->width,
-                                                   "seed", (json_int_t)g->seed));
+            json_array_append_new(cases, json_pack("{s:I, s:I, s:I}", "height", (json_int_t)g->height, "width",
+                                                   (json_int_t)g->width, "seed", (json_int_t)g->seed));
         }
-        json_object_set_new(root, "proof", json_pack("{s:s, s:f, s:o}", "computed_by", v->proof->computed_by, "tolerance",
-                                                     v->proof->tolerance, "cases", cases));
+        json_object_set_new(
+            root, "proof",
+            json_pack("{s:s, s:f, s:o}", "computed_by", v->proof->computed_by, "tolerance", v->proof->tolerance, "cases", cases));
     }
     json_t *tensors = json_array();
     for (size_t i = 0; i < v->source.count; i++) {
         const dinov_named_tensor *t = &v->source.tensors[i];
-        json_array_append_new(tensors, json_pack("{s:s, s:s, s:o, s:I}", "name", t->name, "dtype", dinov_dtype_name(t->tensor.dtype),
-                                                 "shape", json_shape(&t->tensor), "bytes", (json_int_t)bytes_of(&t->tensor)));
+        json_array_append_new(tensors,
+                              json_pack("{s:s, s:s, s:o, s:I}", "name", t->name, "dtype", dinov_dtype_name(t->tensor.dtype),
+                                        "shape", json_shape(&t->tensor), "bytes", (json_int_t)bytes_of(&t->tensor)));
     }
     json_object_set_new(root, "tensors", tensors);
     return root;
@@ -155,8 +168,8 @@ static void print_model(const struct view *v)
     }
     printf("model       %s\n", dinov_model_name(name, sizeof name, m));
     printf("            patch %lld, width %lld, %lld blocks, %lld heads, %s of %lld, %lld registers, %s\n", (long long)m->patch,
-           (long long)m->dim, (long long)m->depth, (long long)m->heads, m->ffn == DINOV_FFN_MLP ? "MLP" : "SwiGLU", (long long)m->hidden,
-           (long long)m->registers, m->layerscale ? "LayerScale" : "no LayerScale");
+           (long long)m->dim, (long long)m->depth, (long long)m->heads, m->ffn == DINOV_FFN_MLP ? "MLP" : "SwiGLU",
+           (long long)m->hidden, (long long)m->registers, m->layerscale ? "LayerScale" : "no LayerScale");
     printf("            trained grid %lld x %lld, interpolation offset %g%s\n", (long long)m->grid_h, (long long)m->grid_w,
            m->interp.offset, m->interp.antialias ? ", antialias" : "");
     printf("preprocess  %s, mean %g %g %g, std %g %g %g\n", v->preprocess.preset, (double)v->preprocess.mean[0],
@@ -174,13 +187,15 @@ static void print_view(const struct view *v)
     print_model(v);
     if (v->provenance) {
         const dinov_provenance *p = v->provenance;
-        printf("made by     %s from %s%s%s\n", p->converter, p->source_format, *p->source_sha256 ? " sha256:" : "", p->source_sha256);
+        printf("made by     %s from %s%s%s\n", p->converter, p->source_format, *p->source_sha256 ? " sha256:" : "",
+               p->source_sha256);
         printf("transforms  %s\nlicence     %s\norigin      %s\n", *p->transforms ? p->transforms : "none",
                *p->licence ? p->licence : "unknown", *p->origin ? p->origin : "unknown");
         printf("content id  %s\n", dinov_checkpoint_content_id(v->source.checkpoint));
         if (v->proof && v->proof->count)
             printf("proof       %zu cases by %s, tolerance %g\n", v->proof->count, v->proof->computed_by, v->proof->tolerance);
-        else printf("proof       none\n");
+        else
+            printf("proof       none\n");
     }
     for (size_t i = 0; i < v->source.count; i++) total += bytes_of(&v->source.tensors[i].tensor);
     printf("tensors     %zu, %llu bytes\n", v->source.count, (unsigned long long)total);
@@ -210,17 +225,17 @@ static int run_show(const dinov_tool *tool, int argc, char **argv)
     return code;
 }
 
-static const dinov_opt show_options[] = {OPT_JSON, OPT_HEADS, {0}};
-static const dinov_tool show = {
-    .name     = "dinov-ckpt show",
-    .usage    = "FILE [--json]",
-    .summary  = "what a file is: model, preprocessing, where from, proof, every tensor",
-    .examples = "  dinov-ckpt show vits14.safetensors\n"
-                "      our own file, or a hub .pth, or plain safetensors\n"
-                "  dinov-ckpt show --json vits14.safetensors | jq .model.name\n"
-                "      for scripts\n",
-    .options  = show_options,
-    .run      = run_show,
+static const dinov_opt  show_options[] = {OPT_JSON, OPT_HEADS, {0}};
+static const dinov_tool show           = {
+              .name     = "dinov-ckpt show",
+              .usage    = "FILE [--json]",
+              .summary  = "what a file is: model, preprocessing, where from, proof, every tensor",
+              .examples = "  dinov-ckpt show vits14.safetensors\n"
+                                    "      our own file, or a hub .pth, or plain safetensors\n"
+                                    "  dinov-ckpt show --json vits14.safetensors | jq .model.name\n"
+                                    "      for scripts\n",
+              .options  = show_options,
+              .run      = run_show,
 };
 
 /* ---- explain ---- */
@@ -235,10 +250,10 @@ static void explain_line(const char *from, const char *to, const dinov_tensor *t
 /* Source names with their place in the model, then what the model has and the source lacks. */
 static dinov_status explain_against(const dinov_source *s, const dinov_model *m, size_t leftovers[2], dinov_error *err)
 {
-    size_t               wanted = dinov_param_count(m), known = 0;
-    bool                *used   = dinov_calloc(s->count, sizeof *used);
+    size_t                     wanted = dinov_param_count(m), known = 0;
+    bool                      *used   = dinov_calloc(s->count, sizeof *used);
     const dinov_named_tensor **sorted = dinov_tensors_sort(s->tensors, s->count);
-    dinov_status         status = used && sorted ? DINOV_OK : dinov_fail_nomem(err, s->where, "the list of names");
+    dinov_status               status = used && sorted ? DINOV_OK : dinov_fail_nomem(err, s->where, "the list of names");
 
     for (size_t i = 0; i < wanted && status == DINOV_OK; i++) {
         dinov_param p;
@@ -277,8 +292,10 @@ static int run_explain(const dinov_tool *tool, int argc, char **argv)
     if (argc != 1) return dinov_tool_usage(tool, "expected one file, found %d", argc);
     dinov_status status = dinov_source_open(&s, argv[0], (int)threads, &err);
     if (status == DINOV_OK) {
-        if (s.checkpoint) model = dinov_checkpoint_weights(s.checkpoint)->model;
-        else status = dinov_recognise_numbers(&model, s.tensors, s.count, &how, s.where, &err);
+        if (s.checkpoint)
+            model = dinov_checkpoint_weights(s.checkpoint)->model;
+        else
+            status = dinov_recognise_numbers(&model, s.tensors, s.count, &how, s.where, &err);
         if (status == DINOV_OK) {
             status = explain_against(&s, &model, leftovers, &err);
             if (status == DINOV_OK) printf("%zu tensors, %zu left over, %zu missing\n", s.count, leftovers[0], leftovers[1]);
@@ -294,17 +311,17 @@ static int run_explain(const dinov_tool *tool, int argc, char **argv)
     return code;
 }
 
-static const dinov_opt explain_options[] = {OPT_HEADS, {0}};
-static const dinov_tool explain = {
-    .name     = "dinov-ckpt explain",
-    .usage    = "FILE",
-    .summary  = "every name in the file, what it becomes, and what is left over either way",
-    .examples = "  dinov-ckpt explain dinov2_vits14_pretrain.pth\n"
-                "      source name -> our name, shape, dtype\n"
-                "  dinov-ckpt explain mine.pth || echo cannot be converted\n"
-                "      any leftover, either way, is exit code 2 and says why\n",
-    .options  = explain_options,
-    .run      = run_explain,
+static const dinov_opt  explain_options[] = {OPT_HEADS, {0}};
+static const dinov_tool explain           = {
+              .name     = "dinov-ckpt explain",
+              .usage    = "FILE",
+              .summary  = "every name in the file, what it becomes, and what is left over either way",
+              .examples = "  dinov-ckpt explain dinov2_vits14_pretrain.pth\n"
+                                    "      source name -> our name, shape, dtype\n"
+                                    "  dinov-ckpt explain mine.pth || echo cannot be converted\n"
+                                    "      any leftover, either way, is exit code 2 and says why\n",
+              .options  = explain_options,
+              .run      = run_explain,
 };
 
 /* ---- verify ---- */
@@ -321,7 +338,8 @@ static dinov_status verify_ours(const dinov_checkpoint *ckpt, const char *where,
 
     const dinov_proof *proof = dinov_checkpoint_proof(ckpt);
     if (!proof || proof->count == 0)
-        return dinov_fail(err, DINOV_ERR_UNSUPPORTED, "CKPT-NO-PROOF", "%s: --run: expected golden vectors, found none in this file", where);
+        return dinov_fail(err, DINOV_ERR_UNSUPPORTED, "CKPT-NO-PROOF",
+                          "%s: --run: expected golden vectors, found none in this file", where);
     dinov_engine_options how   = {.threads = (int)threads};
     double               worst = 0;
     dinov_engine        *engine;
@@ -339,11 +357,12 @@ static dinov_status verify_source(const dinov_source *s, dinov_error *err)
     if (s->checkpoint) return verify_ours(s->checkpoint, s->where, err);
     if (s->rewritten)
         return dinov_fail(err, DINOV_ERR_CORRUPT, "CKPT-REWRITTEN",
-                          "%s: was a dinov checkpoint and was written again by another tool, or its first bytes are damaged", s->where);
+                          "%s: was a dinov checkpoint and was written again by another tool, or its first bytes are damaged",
+                          s->where);
     if (s->layout != DINOV_LAYOUT_PTH || s->pth.zip.no_crc || with_id || with_run)
         return dinov_fail(err, DINOV_ERR_UNSUPPORTED, "CKPT-NO-CHECKSUM",
-                          "%s: a %s file carries no %s; convert it: dinov-convert IN -o OUT", s->where, dinov_layout_name(s->layout),
-                          with_id || with_run ? "content id and no golden vectors" : "checksums");
+                          "%s: a %s file carries no %s; convert it: dinov-convert IN -o OUT", s->where,
+                          dinov_layout_name(s->layout), with_id || with_run ? "content id and no golden vectors" : "checksums");
     printf("%s: CRCs of %zu tensors: right\n", s->where, s->count); /* opening has proven them */
     return DINOV_OK;
 }
@@ -386,28 +405,34 @@ struct tally {
     double worst;
 };
 
-static void report_pair(const char *name, const dinov_tensor *a, const dinov_tensor *b, double tolerance, struct tally *tally, json_t *list)
+static void report_pair(const char *name, const dinov_tensor *a, const dinov_tensor *b, double tolerance, struct tally *tally,
+                        json_t *list)
 {
-    dinov_difference d  = dinov_tensor_compare(a, b);
+    dinov_difference d = dinov_tensor_compare(a, b);
     /* Without a tolerance, equal means every bit, dtype included. */
-    bool             ok = d.equal || (d.same_shape && tolerance_text && d.relative <= tolerance && !isnan(d.max_abs));
-    char             shape_a[DINOV_SHAPE_TEXT], shape_b[DINOV_SHAPE_TEXT];
+    bool ok = d.equal || (d.same_shape && tolerance_text && d.relative <= tolerance && !isnan(d.max_abs));
+    char shape_a[DINOV_SHAPE_TEXT], shape_b[DINOV_SHAPE_TEXT];
 
-    if (d.equal) tally->equal++;
-    else if (ok) tally->within++;
-    else tally->differ++;
+    if (d.equal)
+        tally->equal++;
+    else if (ok)
+        tally->within++;
+    else
+        tally->differ++;
     if (d.same_shape && d.relative > tally->worst) tally->worst = d.relative;
     if (list && !d.same_shape) {
-        json_array_append_new(list, json_pack("{s:s, s:b, s:o, s:o}", "name", name, "equal", 0, "shape_a", json_shape(a), "shape_b", json_shape(b)));
+        json_array_append_new(
+            list, json_pack("{s:s, s:b, s:o, s:o}", "name", name, "equal", 0, "shape_a", json_shape(a), "shape_b", json_shape(b)));
     } else if (list) {
         json_array_append_new(list, json_pack("{s:s, s:b, s:s, s:s, s:o, s:o, s:o}", "name", name, "equal", d.equal, "dtype_a",
                                               dinov_dtype_name(a->dtype), "dtype_b", dinov_dtype_name(b->dtype), "max_abs",
-                                              json_number(d.max_abs), "relative", json_number(d.relative), "cosine", json_number(d.cosine)));
+                                              json_number(d.max_abs), "relative", json_number(d.relative), "cosine",
+                                              json_number(d.cosine)));
     } else if (!d.same_shape) {
         printf("%-32s shapes differ: %s, %s\n", name, dinov_shape_text(shape_a, a), dinov_shape_text(shape_b, b));
     } else if (!d.equal) {
-        printf("%-32s %s/%s max-abs %.3g relative %.3g cosine %.9f%s\n", name, dinov_dtype_name(a->dtype), dinov_dtype_name(b->dtype),
-               d.max_abs, d.relative, d.cosine, ok ? " (within --tol)" : "");
+        printf("%-32s %s/%s max-abs %.3g relative %.3g cosine %.9f%s\n", name, dinov_dtype_name(a->dtype),
+               dinov_dtype_name(b->dtype), d.max_abs, d.relative, d.cosine, ok ? " (within --tol)" : "");
     } else if (all_tensors) {
         printf("%-32s equal\n", name);
     }
@@ -416,8 +441,9 @@ static void report_pair(const char *name, const dinov_tensor *a, const dinov_ten
 static dinov_status diff_sources(const dinov_source *a, const dinov_source *b, double tolerance, struct tally *tally, json_t *list,
                                  dinov_error *err)
 {
-    const dinov_named_tensor **sorted_a = dinov_tensors_sort(a->tensors, a->count), **sorted_b = dinov_tensors_sort(b->tensors, b->count);
-    dinov_status               status   = sorted_a && sorted_b ? DINOV_OK : dinov_fail_nomem(err, a->where, "the list of names");
+    const dinov_named_tensor **sorted_a = dinov_tensors_sort(a->tensors, a->count),
+                             **sorted_b = dinov_tensors_sort(b->tensors, b->count);
+    dinov_status status                 = sorted_a && sorted_b ? DINOV_OK : dinov_fail_nomem(err, a->where, "the list of names");
 
     for (size_t i = 0; i < a->count && status == DINOV_OK; i++) {
         const dinov_named_tensor *t = dinov_tensors_find(sorted_b, b->count, a->tensors[i].name);
@@ -425,15 +451,19 @@ static dinov_status diff_sources(const dinov_source *a, const dinov_source *b, d
             report_pair(t->name, &a->tensors[i].tensor, &t->tensor, tolerance, tally, list);
         } else {
             tally->only_a++;
-            if (list) json_array_append_new(list, json_pack("{s:s, s:b, s:s}", "name", a->tensors[i].name, "equal", 0, "only_in", "a"));
-            else printf("%-32s only in %s\n", a->tensors[i].name, a->where);
+            if (list)
+                json_array_append_new(list, json_pack("{s:s, s:b, s:s}", "name", a->tensors[i].name, "equal", 0, "only_in", "a"));
+            else
+                printf("%-32s only in %s\n", a->tensors[i].name, a->where);
         }
     }
     for (size_t i = 0; i < b->count && status == DINOV_OK; i++) {
         if (dinov_tensors_find(sorted_a, a->count, b->tensors[i].name)) continue;
         tally->only_b++;
-        if (list) json_array_append_new(list, json_pack("{s:s, s:b, s:s}", "name", b->tensors[i].name, "equal", 0, "only_in", "b"));
-        else printf("%-32s only in %s\n", b->tensors[i].name, b->where);
+        if (list)
+            json_array_append_new(list, json_pack("{s:s, s:b, s:s}", "name", b->tensors[i].name, "equal", 0, "only_in", "b"));
+        else
+            printf("%-32s only in %s\n", b->tensors[i].name, b->where);
     }
     dinov_free(sorted_a);
     dinov_free(sorted_b);
@@ -462,13 +492,15 @@ static int run_diff(const dinov_tool *tool, int argc, char **argv)
     if (status == DINOV_OK) {
         bool same = tally.differ + tally.only_a + tally.only_b == 0;
         if (json) {
-            code = print_json(tool, json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:o, s:O}", "same", same, "equal", (json_int_t)tally.equal,
-                                              "within_tolerance", (json_int_t)tally.within, "differ", (json_int_t)tally.differ, "only_in_a",
-                                              (json_int_t)tally.only_a, "only_in_b", (json_int_t)tally.only_b, "worst_relative",
-                                              json_number(tally.worst), "tensors", list));
+            code =
+                print_json(tool, json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:o, s:O}", "same", same, "equal",
+                                           (json_int_t)tally.equal, "within_tolerance", (json_int_t)tally.within, "differ",
+                                           (json_int_t)tally.differ, "only_in_a", (json_int_t)tally.only_a, "only_in_b",
+                                           (json_int_t)tally.only_b, "worst_relative", json_number(tally.worst), "tensors", list));
         } else {
-            printf("%zu equal, %zu within tolerance, %zu differ, %zu only in the first, %zu only in the second, worst relative %.3g\n",
-                   tally.equal, tally.within, tally.differ, tally.only_a, tally.only_b, tally.worst);
+            printf(
+                "%zu equal, %zu within tolerance, %zu differ, %zu only in the first, %zu only in the second, worst relative %.3g\n",
+                tally.equal, tally.within, tally.differ, tally.only_a, tally.only_b, tally.worst);
             code = dinov_tool_flush(tool);
         }
         if (code == DINOV_EXIT_OK && !same) code = DINOV_EXIT_INPUT;
@@ -483,7 +515,8 @@ static int run_diff(const dinov_tool *tool, int argc, char **argv)
 
 static const dinov_opt diff_options[] = {
     OPT_JSON,
-    {0, "tol", DINOV_OPT_TEXT, &tolerance_text, "X", "relative L2 difference that passes, dtypes apart (default: every bit equal)", .common = true},
+    {0, "tol", DINOV_OPT_TEXT, &tolerance_text, "X", "relative L2 difference that passes, dtypes apart (default: every bit equal)",
+     .common = true},
     {0, "all", DINOV_OPT_FLAG, &all_tensors, NULL, "list equal tensors too", .common = true},
     OPT_THREADS,
     {0},

@@ -28,8 +28,10 @@ static const dinov_opt options[] = {
     {0, "heads", DINOV_OPT_INT, &heads, "N", "attention heads (default 0: width / 64)", 0, 4096, true},
     {'t', "threads", DINOV_OPT_INT, &threads, "N", "threads (default 0: all cores)", 0, 1024, true},
     {0, "dry-run", DINOV_OPT_FLAG, &dry_run, NULL, "read and check everything, write nothing", .common = true},
-    {0, "licence", DINOV_OPT_TEXT, &licence, "TEXT", "SPDX licence of the weights, kept in the file (default: as the source says)", .common = false},
-    {0, "origin", DINOV_OPT_TEXT, &origin, "TEXT", "where the weights come from, kept in the file (default: as the source says)", .common = false},
+    {0, "licence", DINOV_OPT_TEXT, &licence, "TEXT", "SPDX licence of the weights, kept in the file (default: as the source says)",
+     .common = false},
+    {0, "origin", DINOV_OPT_TEXT, &origin, "TEXT", "where the weights come from, kept in the file (default: as the source says)",
+     .common = false},
     {0, "no-check", DINOV_OPT_FLAG, &no_check, NULL, "do not read back and compare what was written", .common = false},
     {'q', "quiet", DINOV_OPT_FLAG, &quiet, NULL, "no notes on stderr", .common = false},
     {0},
@@ -99,10 +101,12 @@ static dinov_status convert(const dinov_import *in, bool plain, dinov_error *err
     char                 name[64], id[72];
 
     /* Our own file's checksums stand for its bytes: what is damaged is not carried on. */
-    if (dinov_import_source(in)->checkpoint) DINOV_TRY(dinov_checkpoint_verify(dinov_import_source(in)->checkpoint, (int)threads, err));
+    if (dinov_import_source(in)->checkpoint)
+        DINOV_TRY(dinov_checkpoint_verify(dinov_import_source(in)->checkpoint, (int)threads, err));
     DINOV_TRY(dinov_content_id(id, weights->tensors, weights->count, (int)threads, err));
     if (!dry_run) {
-        DINOV_TRY(plain ? dinov_safetensors_write(output, weights->tensors, weights->count, force, err) : write_checkpoint(in, err));
+        DINOV_TRY(plain ? dinov_safetensors_write(output, weights->tensors, weights->count, force, err)
+                        : write_checkpoint(in, err));
         dinov_status status = no_check ? DINOV_OK : check_written(weights, err);
         if (status != DINOV_OK) {
             unlink(output);
@@ -142,7 +146,8 @@ static int run(const dinov_tool *tool, int argc, char **argv)
     if (dinov_import_open(&in, argv[0], &how, &err) != DINOV_OK) return dinov_tool_fail(tool, &err);
     const dinov_source *source = dinov_import_source(in);
     if (!quiet && source->pth.copied)
-        dinov_tool_note(tool, "%s: %zu tensors were strided or transposed and are written in row-major order", source->where, source->pth.copied);
+        dinov_tool_note(tool, "%s: %zu tensors were strided or transposed and are written in row-major order", source->where,
+                        source->pth.copied);
     if (!quiet && source->pth.zip.no_crc)
         dinov_tool_note(tool, "%s: was saved with CRCs switched off, so damage in it cannot be seen", source->where);
     dinov_status status = convert(in, plain, &err);

@@ -27,16 +27,26 @@ static double value_at(const dinov_tensor *t, uint64_t i)
     const uint8_t *p = (const uint8_t *)t->data + i * dinov_dtype_size(t->dtype);
     double         d;
     switch (t->dtype) {
-    case DINOV_F32: return float_value(dinov_le32(p));
-    case DINOV_F16: return half_value(dinov_le16(p));
-    case DINOV_BF16: return float_value((uint32_t)dinov_le16(p) << 16);
-    case DINOV_F64: memcpy(&d, p, sizeof d); return d;
-    case DINOV_I64: return (double)(int64_t)dinov_le64(p);
-    case DINOV_I32: return (double)(int32_t)dinov_le32(p);
-    case DINOV_I16: return (double)(int16_t)dinov_le16(p);
-    case DINOV_I8: return (double)(int8_t)*p;
+    case DINOV_F32:
+        return float_value(dinov_le32(p));
+    case DINOV_F16:
+        return half_value(dinov_le16(p));
+    case DINOV_BF16:
+        return float_value((uint32_t)dinov_le16(p) << 16);
+    case DINOV_F64:
+        memcpy(&d, p, sizeof d);
+        return d;
+    case DINOV_I64:
+        return (double)(int64_t)dinov_le64(p);
+    case DINOV_I32:
+        return (double)(int32_t)dinov_le32(p);
+    case DINOV_I16:
+        return (double)(int16_t)dinov_le16(p);
+    case DINOV_I8:
+        return (double)(int8_t)*p;
     case DINOV_U8:
-    case DINOV_BOOL: return (double)*p;
+    case DINOV_BOOL:
+        return (double)*p;
     }
     return (double)NAN;
 }
@@ -55,13 +65,15 @@ dinov_difference dinov_tensor_compare(const dinov_tensor *a, const dinov_tensor 
     if (d.equal) return d;
 
     double   aa = 0, bb = 0, ab = 0, dd = 0;
-    uint64_t count = bytes / dinov_dtype_size(a->dtype);
+    uint64_t count   = bytes / dinov_dtype_size(a->dtype);
     bool     strange = false;
     for (uint64_t i = 0; i < count; i++) {
         double x = value_at(a, i), y = value_at(b, i), delta = fabs(x - y);
         if (x == y || (isnan(x) && isnan(y))) delta = 0; /* also for two equal infinities */
-        if (isnan(delta)) strange = true;
-        else if (delta > d.max_abs) d.max_abs = delta;
+        if (isnan(delta))
+            strange = true;
+        else if (delta > d.max_abs)
+            d.max_abs = delta;
         dd += delta * delta;
         aa += x * x;
         bb += y * y;

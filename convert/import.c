@@ -59,11 +59,12 @@ static dinov_status take_foreign(dinov_import *in, const dinov_import_options *o
 {
     const dinov_source *s = &in->source;
     if (s->rewritten && !o->recognise.interp)
-        return dinov_fail(err, DINOV_ERR_FORMAT, "SRC-REWRITTEN",
-                          "%s: was a dinov checkpoint and was written again by another tool, or its first bytes are damaged: its digests "
-                          "and settings no longer hold. Use the original, or take the tensors as they are with --interp RULE",
-                          s->where);
-    in->weights           = (dinov_weights){.tensors = s->tensors, .count = s->count};
+        return dinov_fail(
+            err, DINOV_ERR_FORMAT, "SRC-REWRITTEN",
+            "%s: was a dinov checkpoint and was written again by another tool, or its first bytes are damaged: its digests "
+            "and settings no longer hold. Use the original, or take the tensors as they are with --interp RULE",
+            s->where);
+    in->weights = (dinov_weights){.tensors = s->tensors, .count = s->count};
     DINOV_TRY(dinov_recognise(&in->weights.model, s->tensors, s->count, &o->recognise, s->where, err));
     dinov_preprocess_default(&in->weights.preprocess, &in->weights.model);
     in->provenance = (dinov_provenance){.source_format = dinov_layout_name(s->layout),

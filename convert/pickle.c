@@ -20,8 +20,14 @@ enum {
 /* ---- Globals: exact names, and what each stands for ---- */
 
 enum global {
-    ORDERED_DICT, REBUILD_TENSOR, REBUILD_TENSOR_V2, REBUILD_PARAMETER, REBUILD_PARAMETER_WITH_STATE,
-    SIZE, DEVICE, STORAGE,
+    ORDERED_DICT,
+    REBUILD_TENSOR,
+    REBUILD_TENSOR_V2,
+    REBUILD_PARAMETER,
+    REBUILD_PARAMETER_WITH_STATE,
+    SIZE,
+    DEVICE,
+    STORAGE,
 };
 
 static const struct global_name {
@@ -140,8 +146,8 @@ static dinov_status push_int(struct machine *m, int64_t value)
 
 static dinov_status push_long1(struct machine *m)
 {
-    uint8_t        size = dinov_cursor_u8(&m->c);
-    const uint8_t *p    = dinov_cursor_take(&m->c, size);
+    uint8_t        size  = dinov_cursor_u8(&m->c);
+    const uint8_t *p     = dinov_cursor_take(&m->c, size);
     uint64_t       value = 0;
     if (!p) return DINOV_OK; /* truncation is reported by the loop */
     if (size > 8) return refuse(m, "PKL-LONG", "expected an integer of at most 64 bits, found a longer one");
@@ -165,7 +171,8 @@ static dinov_status push_string(struct machine *m)
     uint32_t       size = dinov_cursor_le32(&m->c);
     const uint8_t *p    = dinov_cursor_take(&m->c, size);
     if (!p) return DINOV_OK;
-    if (!dinov_text_printable((const char *)p, size)) return refuse(m, "PKL-UTF8", "expected a string of printable UTF-8, found other bytes");
+    if (!dinov_text_printable((const char *)p, size))
+        return refuse(m, "PKL-UTF8", "expected a string of printable UTF-8, found other bytes");
     return push_new(m, (dinov_node){.kind = DINOV_NODE_STRING, .text = (const char *)p, .size = size});
 }
 
@@ -225,12 +232,13 @@ static dinov_status persistent_storage(struct machine *m)
     const dinov_node *key = node_at(m, tuple->items[2]), *location = node_at(m, tuple->items[3]);
     const dinov_node *numel = node_at(m, tuple->items[4]);
     if (tag->kind != DINOV_NODE_STRING || !text_is(tag->text, tag->size, "storage") || !is_global(type, STORAGE) ||
-        key->kind != DINOV_NODE_STRING || location->kind != DINOV_NODE_STRING || numel->kind != DINOV_NODE_INT || numel->integer < 0)
+        key->kind != DINOV_NODE_STRING || location->kind != DINOV_NODE_STRING || numel->kind != DINOV_NODE_INT ||
+        numel->integer < 0)
         return refuse(m, "PKL-STORAGE", "expected a storage as ('storage', type, key, location, count), found other types");
 
     dinov_pickle        *p       = m->out;
     dinov_pickle_storage storage = {.dtype = globals[type->integer].dtype, .numel = numel->integer};
-    bool digits = key->size > 0 && key->size < sizeof storage.key && (key->text[0] != '0' || key->size == 1);
+    bool                 digits  = key->size > 0 && key->size < sizeof storage.key && (key->text[0] != '0' || key->size == 1);
     for (uint32_t i = 0; digits && i < key->size; i++) digits = key->text[i] >= '0' && key->text[i] <= '9';
     if (!digits) return refuse(m, "PKL-STORAGE", "expected a storage key of at most 19 digits, found something else");
     memcpy(storage.key, key->text, key->size);
@@ -276,12 +284,14 @@ static dinov_status rebuild_tensor(struct machine *m, const dinov_node *args, en
     int                 strides;
     uint32_t            least = what == REBUILD_TENSOR ? 4 : 6, most = what == REBUILD_TENSOR ? 4 : 7;
 
-    if (args->count < least || args->count > most) return refuse(m, "PKL-CALL", "a tensor's description has the wrong number of parts");
+    if (args->count < least || args->count > most)
+        return refuse(m, "PKL-CALL", "a tensor's description has the wrong number of parts");
     const dinov_node *storage = node_at(m, args->items[0]), *offset = node_at(m, args->items[1]);
     if (storage->kind != DINOV_NODE_STORAGE || offset->kind != DINOV_NODE_INT || offset->integer < 0 ||
-        !read_ints(m, node_at(m, args->items[2]), t.dim, &t.rank) || !read_ints(m, node_at(m, args->items[3]), t.stride, &strides) ||
-        strides != t.rank)
-        return refuse(m, "PKL-TENSOR", "expected a tensor's storage, offset, shape and strides (at most 8 of each), found other values");
+        !read_ints(m, node_at(m, args->items[2]), t.dim, &t.rank) ||
+        !read_ints(m, node_at(m, args->items[3]), t.stride, &strides) || strides != t.rank)
+        return refuse(m, "PKL-TENSOR",
+                      "expected a tensor's storage, offset, shape and strides (at most 8 of each), found other values");
     if (what == REBUILD_TENSOR_V2) {
         const dinov_node *grad = node_at(m, args->items[4]), *hooks = node_at(m, args->items[5]);
         if (grad->kind != DINOV_NODE_BOOL || hooks->kind != DINOV_NODE_DICT || hooks->count != 0)
@@ -331,7 +341,8 @@ static dinov_status reduce(struct machine *m)
         if (args->count < 1 || args->count > 2 || node_at(m, args->items[0])->kind != DINOV_NODE_STRING) break;
         if (args->count == 2 && node_at(m, args->items[1])->kind != DINOV_NODE_INT) break;
         return push_new(m, (dinov_node){.kind = DINOV_NODE_INERT});
-    case STORAGE: break;
+    case STORAGE:
+        break;
     }
     return refuse(m, "PKL-CALL", "a known name is called with parts it never has");
 }
@@ -343,10 +354,10 @@ static dinov_status build(struct machine *m)
     DINOV_TRY(pop(m, &state));
     DINOV_TRY(pop(m, &target));
     const dinov_node *s = node_at(m, state), *t = node_at(m, target);
-    bool ok = t->kind == DINOV_NODE_DICT && t->ordered && s->kind == DINOV_NODE_DICT && s->count == 2;
+    bool              ok = t->kind == DINOV_NODE_DICT && t->ordered && s->kind == DINOV_NODE_DICT && s->count == 2;
     if (ok) {
         const dinov_node *key = node_at(m, s->items[0]);
-        ok = key->kind == DINOV_NODE_STRING && text_is(key->text, key->size, "_metadata");
+        ok                    = key->kind == DINOV_NODE_STRING && text_is(key->text, key->size, "_metadata");
     }
     if (!ok) return refuse(m, "PKL-CALL", "expected the _metadata of a state dict, found the state of another object");
     return push(m, target);
@@ -382,9 +393,11 @@ static dinov_status extend(struct machine *m, uint32_t first, dinov_node_kind ki
     uint32_t floor = m->mark_count ? m->marks[m->mark_count - 1] : 0;
     if (first <= floor) return refuse(m, "PKL-STACK", "expected a container on the stack, found none");
     uint32_t container = m->stack[first - 1];
-    if (node_at(m, container)->kind != kind) return refuse(m, "PKL-TYPE", "items are added to something that is not their container");
+    if (node_at(m, container)->kind != kind)
+        return refuse(m, "PKL-TYPE", "items are added to something that is not their container");
     if (kind == DINOV_NODE_DICT) {
-        if ((m->stack_count - first) % 2 != 0) return refuse(m, "PKL-STACK", "expected keys and values in pairs, found an odd number");
+        if ((m->stack_count - first) % 2 != 0)
+            return refuse(m, "PKL-STACK", "expected keys and values in pairs, found an odd number");
         for (uint32_t i = first; i < m->stack_count; i += 2) {
             dinov_node_kind key = node_at(m, m->stack[i])->kind;
             if (key != DINOV_NODE_STRING && key != DINOV_NODE_INT)
@@ -439,13 +452,43 @@ static const char *refused_name(uint8_t op)
         uint8_t     op;
         const char *name;
     } names[] = {
-        {'0', "POP"}, {'1', "POP_MARK"}, {'2', "DUP"}, {'F', "FLOAT"}, {'I', "INT"}, {'L', "LONG"}, {'P', "PERSID"},
-        {'S', "STRING"}, {'T', "BINSTRING"}, {'U', "SHORT_BINSTRING"}, {'V', "UNICODE"}, {'B', "BINBYTES"},
-        {'C', "SHORT_BINBYTES"}, {'d', "DICT"}, {'l', "LIST"}, {'g', "GET"}, {'p', "PUT"}, {'i', "INST"}, {'o', "OBJ"},
-        {0x81, "NEWOBJ"}, {0x82, "EXT1"}, {0x83, "EXT2"}, {0x84, "EXT4"}, {0x8b, "LONG4"}, {0x8c, "SHORT_BINUNICODE"},
-        {0x8d, "BINUNICODE8"}, {0x8e, "BINBYTES8"}, {0x8f, "EMPTY_SET"}, {0x90, "ADDITEMS"}, {0x91, "FROZENSET"},
-        {0x92, "NEWOBJ_EX"}, {0x93, "STACK_GLOBAL"}, {0x94, "MEMOIZE"}, {0x95, "FRAME"}, {0x96, "BYTEARRAY8"},
-        {0x97, "NEXT_BUFFER"}, {0x98, "READONLY_BUFFER"},
+        {'0', "POP"},
+        {'1', "POP_MARK"},
+        {'2', "DUP"},
+        {'F', "FLOAT"},
+        {'I', "INT"},
+        {'L', "LONG"},
+        {'P', "PERSID"},
+        {'S', "STRING"},
+        {'T', "BINSTRING"},
+        {'U', "SHORT_BINSTRING"},
+        {'V', "UNICODE"},
+        {'B', "BINBYTES"},
+        {'C', "SHORT_BINBYTES"},
+        {'d', "DICT"},
+        {'l', "LIST"},
+        {'g', "GET"},
+        {'p', "PUT"},
+        {'i', "INST"},
+        {'o', "OBJ"},
+        {0x81, "NEWOBJ"},
+        {0x82, "EXT1"},
+        {0x83, "EXT2"},
+        {0x84, "EXT4"},
+        {0x8b, "LONG4"},
+        {0x8c, "SHORT_BINUNICODE"},
+        {0x8d, "BINUNICODE8"},
+        {0x8e, "BINBYTES8"},
+        {0x8f, "EMPTY_SET"},
+        {0x90, "ADDITEMS"},
+        {0x91, "FROZENSET"},
+        {0x92, "NEWOBJ_EX"},
+        {0x93, "STACK_GLOBAL"},
+        {0x94, "MEMOIZE"},
+        {0x95, "FRAME"},
+        {0x96, "BYTEARRAY8"},
+        {0x97, "NEXT_BUFFER"},
+        {0x98, "READONLY_BUFFER"},
     };
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (names[i].op == op) return names[i].name;
@@ -458,43 +501,75 @@ static dinov_status step(struct machine *m, uint8_t op)
     switch (op) {
     case '(':
         if (m->mark_count == MAX_MARKS)
-            return dinov_fail(m->err, DINOV_ERR_LIMIT, "PKL-DEPTH", "%s: pickle: expected at most %d open marks, found more", m->where,
-                              MAX_MARKS);
+            return dinov_fail(m->err, DINOV_ERR_LIMIT, "PKL-DEPTH", "%s: pickle: expected at most %d open marks, found more",
+                              m->where, MAX_MARKS);
         m->marks[m->mark_count++] = m->stack_count;
         return DINOV_OK;
-    case 'N': return push_new(m, (dinov_node){.kind = DINOV_NODE_NONE});
-    case 0x88: return push_new(m, (dinov_node){.kind = DINOV_NODE_BOOL, .integer = 1});
-    case 0x89: return push_new(m, (dinov_node){.kind = DINOV_NODE_BOOL});
-    case 'K': return push_int(m, dinov_cursor_u8(&m->c));
-    case 'M': return push_int(m, dinov_cursor_le16(&m->c));
-    case 'J': return push_int(m, (int32_t)dinov_cursor_le32(&m->c));
-    case 0x8a: return push_long1(m);
-    case 'G': return push_float(m);
-    case 'X': return push_string(m);
-    case 'c': return push_global(m);
-    case ')': return tuple_of(m, m->stack_count);
-    case '}': return push_new(m, (dinov_node){.kind = DINOV_NODE_DICT});
-    case ']': return push_new(m, (dinov_node){.kind = DINOV_NODE_LIST});
-    case 0x85: return tuple_of_last(m, 1);
-    case 0x86: return tuple_of_last(m, 2);
-    case 0x87: return tuple_of_last(m, 3);
-    case 't': DINOV_TRY(pop_mark(m, &first)); return tuple_of(m, first);
-    case 's': return extend_by(m, 2, DINOV_NODE_DICT);
-    case 'u': return extend_by_mark(m, DINOV_NODE_DICT);
-    case 'a': return extend_by(m, 1, DINOV_NODE_LIST);
-    case 'e': return extend_by_mark(m, DINOV_NODE_LIST);
-    case 'q': return memo_put(m, dinov_cursor_u8(&m->c));
-    case 'r': return memo_put(m, dinov_cursor_le32(&m->c));
-    case 'h': return memo_get(m, dinov_cursor_u8(&m->c));
-    case 'j': return memo_get(m, dinov_cursor_le32(&m->c));
-    case 'Q': return persistent_storage(m);
-    case 'R': return reduce(m);
-    case 'b': return build(m);
-    case 0x80: return refuse(m, "PKL-PROTO", "expected the protocol once, at the start, found it again");
-    default: break;
+    case 'N':
+        return push_new(m, (dinov_node){.kind = DINOV_NODE_NONE});
+    case 0x88:
+        return push_new(m, (dinov_node){.kind = DINOV_NODE_BOOL, .integer = 1});
+    case 0x89:
+        return push_new(m, (dinov_node){.kind = DINOV_NODE_BOOL});
+    case 'K':
+        return push_int(m, dinov_cursor_u8(&m->c));
+    case 'M':
+        return push_int(m, dinov_cursor_le16(&m->c));
+    case 'J':
+        return push_int(m, (int32_t)dinov_cursor_le32(&m->c));
+    case 0x8a:
+        return push_long1(m);
+    case 'G':
+        return push_float(m);
+    case 'X':
+        return push_string(m);
+    case 'c':
+        return push_global(m);
+    case ')':
+        return tuple_of(m, m->stack_count);
+    case '}':
+        return push_new(m, (dinov_node){.kind = DINOV_NODE_DICT});
+    case ']':
+        return push_new(m, (dinov_node){.kind = DINOV_NODE_LIST});
+    case 0x85:
+        return tuple_of_last(m, 1);
+    case 0x86:
+        return tuple_of_last(m, 2);
+    case 0x87:
+        return tuple_of_last(m, 3);
+    case 't':
+        DINOV_TRY(pop_mark(m, &first));
+        return tuple_of(m, first);
+    case 's':
+        return extend_by(m, 2, DINOV_NODE_DICT);
+    case 'u':
+        return extend_by_mark(m, DINOV_NODE_DICT);
+    case 'a':
+        return extend_by(m, 1, DINOV_NODE_LIST);
+    case 'e':
+        return extend_by_mark(m, DINOV_NODE_LIST);
+    case 'q':
+        return memo_put(m, dinov_cursor_u8(&m->c));
+    case 'r':
+        return memo_put(m, dinov_cursor_le32(&m->c));
+    case 'h':
+        return memo_get(m, dinov_cursor_u8(&m->c));
+    case 'j':
+        return memo_get(m, dinov_cursor_le32(&m->c));
+    case 'Q':
+        return persistent_storage(m);
+    case 'R':
+        return reduce(m);
+    case 'b':
+        return build(m);
+    case 0x80:
+        return refuse(m, "PKL-PROTO", "expected the protocol once, at the start, found it again");
+    default:
+        break;
     }
     char text[160];
-    snprintf(text, sizeof text, "opcode 0x%02x (%s) is not among those that torch.save writes for a state dict", op, refused_name(op));
+    snprintf(text, sizeof text, "opcode 0x%02x (%s) is not among those that torch.save writes for a state dict", op,
+             refused_name(op));
     return refuse(m, "PKL-OPCODE", text);
 }
 
@@ -513,7 +588,8 @@ static dinov_status run(struct machine *m)
         uint8_t op = dinov_cursor_u8(&m->c);
         if (m->c.failed) break;
         if (op == '.') {
-            if (dinov_cursor_left(&m->c) != 0) return refuse(m, "PKL-TRAILING", "expected the pickle to end with STOP, found more bytes");
+            if (dinov_cursor_left(&m->c) != 0)
+                return refuse(m, "PKL-TRAILING", "expected the pickle to end with STOP, found more bytes");
             if (m->mark_count != 0 || m->stack_count != 1)
                 return refuse(m, "PKL-STACK", "expected one object at the end, found another number");
             m->out->root = m->stack[0];
@@ -576,8 +652,8 @@ static dinov_status check_tree(struct machine *m)
             dinov_node *child       = node_at(m, child_index);
             if (child->state == OPEN) return refuse(m, "PKL-CYCLE", "an object contains itself");
             if (depth + (child->state == DONE ? child->height : 1) > DINOV_PICKLE_DEPTH)
-                return dinov_fail(m->err, DINOV_ERR_LIMIT, "PKL-DEPTH", "%s: pickle: expected at most %d levels of nesting, found more",
-                                  m->where, DINOV_PICKLE_DEPTH);
+                return dinov_fail(m->err, DINOV_ERR_LIMIT, "PKL-DEPTH",
+                                  "%s: pickle: expected at most %d levels of nesting, found more", m->where, DINOV_PICKLE_DEPTH);
             if (child->state == UNSEEN) {
                 child->state  = OPEN;
                 path[depth++] = (struct frame){child_index, 0};
@@ -604,8 +680,8 @@ dinov_status dinov_pickle_read(dinov_pickle *pickle, const void *data, size_t si
 
     *pickle = (dinov_pickle){0};
     if (size > DINOV_PICKLE_MAX)
-        return dinov_fail(err, DINOV_ERR_LIMIT, "PKL-LARGE", "%s: pickle: expected at most %d bytes, found %zu", where, DINOV_PICKLE_MAX,
-                          size);
+        return dinov_fail(err, DINOV_ERR_LIMIT, "PKL-LARGE", "%s: pickle: expected at most %d bytes, found %zu", where,
+                          DINOV_PICKLE_MAX, size);
     dinov_status status = run(&m);
     if (status == DINOV_OK) status = check_tree(&m);
     dinov_free(m.stack);

@@ -14,8 +14,8 @@ enum { DINOV_PICKLE_MAX = 64 << 20, DINOV_PICKLE_DEPTH = 64 };
 
 typedef enum dinov_node_kind {
     DINOV_NODE_NONE = 1,
-    DINOV_NODE_BOOL,    /* integer */
-    DINOV_NODE_INT,     /* integer */
+    DINOV_NODE_BOOL, /* integer */
+    DINOV_NODE_INT,  /* integer */
     DINOV_NODE_FLOAT,
     DINOV_NODE_STRING,  /* text, size: UTF-8, not terminated */
     DINOV_NODE_TUPLE,   /* items */
@@ -39,7 +39,7 @@ typedef struct dinov_node {
         const char *text;
         uint32_t   *items; /* node indices */
     };
-    uint32_t size;           /* bytes of text */
+    uint32_t size; /* bytes of text */
 } dinov_node;
 
 typedef struct dinov_pickle_storage {

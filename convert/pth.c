@@ -110,7 +110,7 @@ static int by_entry(const void *a, const void *b)
 /* Unpacks and proves every entry in use, each once; the first bad one in file order is reported. */
 static dinov_status load_storages(dinov_pth *pth, dinov_zip_entry *const *entries, int threads, const char *where, dinov_error *err)
 {
-    uint32_t     count  = pth->pickle.storage_count, unique = 0;
+    uint32_t     count = pth->pickle.storage_count, unique = 0;
     dinov_pool  *pool   = NULL;
     dinov_status status = DINOV_OK;
     struct load  l      = {.zip     = &pth->zip,
@@ -184,16 +184,19 @@ static dinov_status add_tensor(dinov_pth *pth, const dinov_node *name, const din
     if (!in_order || (uintptr_t)view.data % size != 0) {
         char text[DINOV_ESCAPED];
         if (bytes > *budget)
-            return dinov_fail(err, DINOV_ERR_LIMIT, "PTH-LARGE",
-                              "%s: tensor %s: expected at most twice the file's size of tensors that are not row-major, found more; "
-                              "save it with .contiguous()",
-                              where, dinov_escape(text, sizeof text, name->text, name->size));
+            return dinov_fail(
+                err, DINOV_ERR_LIMIT, "PTH-LARGE",
+                "%s: tensor %s: expected at most twice the file's size of tensors that are not row-major, found more; "
+                "save it with .contiguous()",
+                where, dinov_escape(text, sizeof text, name->text, name->size));
         *budget -= bytes;
         uint8_t *copy = dinov_alloc_aligned(bytes, 1);
         if (!copy) return dinov_fail_nomem(err, where, "a tensor that is not row-major");
         DINOV_TRY(dinov_tensors_own(&pth->tensors, copy, where, err));
-        if (in_order) memcpy(copy, view.data, bytes);
-        else copy_strided(copy, storage, t, bytes / size, size);
+        if (in_order)
+            memcpy(copy, view.data, bytes);
+        else
+            copy_strided(copy, storage, t, bytes / size, size);
         if (!in_order) pth->copied++;
         view.data = copy;
     }
@@ -208,8 +211,10 @@ static const char *list_keys(char *out, size_t size, const dinov_pickle *pickle,
     for (uint32_t i = 0; i < dict->count && i < 2 * 6; i += 2) {
         const dinov_node *key = &pickle->nodes[dict->items[i]];
         char              text[40];
-        if (key->kind == DINOV_NODE_INT) snprintf(text, sizeof text, "%lld", (long long)key->integer);
-        else dinov_escape(text, sizeof text, key->text, key->size);
+        if (key->kind == DINOV_NODE_INT)
+            snprintf(text, sizeof text, "%lld", (long long)key->integer);
+        else
+            dinov_escape(text, sizeof text, key->text, key->size);
         int n = snprintf(out + used, size - used, "%s%s", i ? ", " : "", text);
         if (n < 0 || (size_t)n >= size - used) break;
         used += (size_t)n;
@@ -229,10 +234,11 @@ static dinov_status check_layout(const dinov_pickle *pickle, const char *where, 
     for (uint32_t i = 0; i < root->count; i += 2) {
         const dinov_node *key = &pickle->nodes[root->items[i]], *value = &pickle->nodes[root->items[i + 1]];
         if (key->kind == DINOV_NODE_STRING && value->kind == DINOV_NODE_TENSOR) continue;
-        return dinov_fail(err, DINOV_ERR_FORMAT, "PTH-LAYOUT",
-                          "%s: expected a flat state dict (names to tensors), found a dict with the keys %s, whose values are not all "
-                          "tensors. Save the backbone's part of it alone: torch.save(torch.load(FILE)[KEY], OUT)",
-                          where, list_keys(keys, sizeof keys, pickle, root));
+        return dinov_fail(
+            err, DINOV_ERR_FORMAT, "PTH-LAYOUT",
+            "%s: expected a flat state dict (names to tensors), found a dict with the keys %s, whose values are not all "
+            "tensors. Save the backbone's part of it alone: torch.save(torch.load(FILE)[KEY], OUT)",
+            where, list_keys(keys, sizeof keys, pickle, root));
     }
     return DINOV_OK;
 }
@@ -267,7 +273,8 @@ dinov_status dinov_pth_open(dinov_pth *pth, const void *data, size_t size, int t
     DINOV_TRY(dinov_zip_open(&pth->zip, data, size, where, err));
     DINOV_TRY(check_records(pth, where, err));
     dinov_zip_entry *entry = dinov_zip_find(&pth->zip, "data.pkl");
-    if (!entry) return refuse(where, err, "PTH-NO-PICKLE", "expected the zip entry data.pkl, found none: this is no torch.save file");
+    if (!entry)
+        return refuse(where, err, "PTH-NO-PICKLE", "expected the zip entry data.pkl, found none: this is no torch.save file");
     if (entry->size > DINOV_PICKLE_MAX)
         return dinov_fail(err, DINOV_ERR_LIMIT, "PKL-LARGE", "%s: pickle: expected at most %d bytes, found %llu", where,
                           DINOV_PICKLE_MAX, (unsigned long long)entry->size);

@@ -48,7 +48,8 @@ static int64_t block_index(const char *name, const char **rest)
 static dinov_status refuse(const char *where, dinov_error *err, const char *code, const char *name, const char *what)
 {
     char text[DINOV_ESCAPED];
-    return dinov_fail(err, DINOV_ERR_FORMAT, code, "%s: tensor %s: %s", where, dinov_escape(text, sizeof text, name, strlen(name)), what);
+    return dinov_fail(err, DINOV_ERR_FORMAT, code, "%s: tensor %s: %s", where, dinov_escape(text, sizeof text, name, strlen(name)),
+                      what);
 }
 
 /* Other people's names for the same weights, and what to do about each. */
@@ -78,9 +79,10 @@ static dinov_status refuse_other_layouts(const struct names *n, const char *wher
                       "weights from the official hub (torch.hub.load('facebookresearch/dinov2', NAME))");
     for (size_t i = 0; i < n->count; i++)
         if (block_index(n->tensors[i].name, &rest) >= 0 && *rest >= '0' && *rest <= '9')
-            return refuse(where, err, "NAMES-CHUNKED", n->tensors[i].name,
-                          "blocks are numbered in chunks, as training checkpoints do, which this version does not read yet; save the "
-                          "model with block_chunks=0");
+            return refuse(
+                where, err, "NAMES-CHUNKED", n->tensors[i].name,
+                "blocks are numbered in chunks, as training checkpoints do, which this version does not read yet; save the "
+                "model with block_chunks=0");
     return DINOV_OK;
 }
 
@@ -96,25 +98,29 @@ static dinov_status read_embeddings(dinov_model *m, const struct names *n, const
     char                first[DINOV_ESCAPED];
 
     if (!patch || !pos)
-        return dinov_fail(err, DINOV_ERR_FORMAT, "NAMES-UNKNOWN",
-                          "%s: expected the official DINOv2 names (patch_embed.proj.weight, pos_embed, blocks.0...), found %zu tensors "
-                          "without %s; the first is %s",
-                          where, n->count, patch ? "pos_embed" : "patch_embed.proj.weight",
-                          n->count ? dinov_escape(first, sizeof first, n->tensors[0].name, strlen(n->tensors[0].name)) : "missing");
+        return dinov_fail(
+            err, DINOV_ERR_FORMAT, "NAMES-UNKNOWN",
+            "%s: expected the official DINOv2 names (patch_embed.proj.weight, pos_embed, blocks.0...), found %zu tensors "
+            "without %s; the first is %s",
+            where, n->count, patch ? "pos_embed" : "patch_embed.proj.weight",
+            n->count ? dinov_escape(first, sizeof first, n->tensors[0].name, strlen(n->tensors[0].name)) : "missing");
     if (patch->rank != 4 || patch->dim[2] != patch->dim[3])
         return wrong_shape(where, err, "patch_embed.proj.weight", "expected [dim, channels, patch, patch], found another shape");
-    if (pos->rank != 3 || pos->dim[1] < 2) return wrong_shape(where, err, "pos_embed", "expected [1, 1 + grid * grid, dim], found another shape");
-    if (registers && registers->rank != 3) return wrong_shape(where, err, "register_tokens", "expected [1, registers, dim], found another shape");
+    if (pos->rank != 3 || pos->dim[1] < 2)
+        return wrong_shape(where, err, "pos_embed", "expected [1, 1 + grid * grid, dim], found another shape");
+    if (registers && registers->rank != 3)
+        return wrong_shape(where, err, "register_tokens", "expected [1, registers, dim], found another shape");
 
-    m->dim       = patch->dim[0];
-    m->channels  = patch->dim[1];
-    m->patch     = patch->dim[2];
-    m->registers = registers ? registers->dim[1] : 0;
+    m->dim        = patch->dim[0];
+    m->channels   = patch->dim[1];
+    m->patch      = patch->dim[2];
+    m->registers  = registers ? registers->dim[1] : 0;
     int64_t cells = pos->dim[1] - 1, side = (int64_t)(sqrt((double)cells) + 0.5);
     if (side > 1 << 20 || side * side != cells)
-        return dinov_fail(err, DINOV_ERR_SHAPE, "MODEL-GRID",
-                          "%s: tensor pos_embed: expected 1 + a square number of positions, found %lld: the trained grid cannot be told", where,
-                          (long long)pos->dim[1]);
+        return dinov_fail(
+            err, DINOV_ERR_SHAPE, "MODEL-GRID",
+            "%s: tensor pos_embed: expected 1 + a square number of positions, found %lld: the trained grid cannot be told", where,
+            (long long)pos->dim[1]);
     m->grid_h = m->grid_w = side;
     return DINOV_OK;
 }
@@ -129,7 +135,8 @@ static dinov_status read_blocks(dinov_model *m, const struct names *n, const cha
     const dinov_tensor *fc1 = find(n, "blocks.0.mlp.fc1.weight"), *w12 = find(n, "blocks.0.mlp.w12.weight");
     if (!fc1 == !w12)
         return dinov_fail(err, DINOV_ERR_SHAPE, "MODEL-FFN",
-                          "%s: block 0: expected either mlp.fc1.weight or mlp.w12.weight, found %s", where, fc1 ? "both" : "neither");
+                          "%s: block 0: expected either mlp.fc1.weight or mlp.w12.weight, found %s", where,
+                          fc1 ? "both" : "neither");
     const dinov_tensor *up = fc1 ? fc1 : w12;
     if (up->rank != 2 || (w12 && up->dim[0] % 2 != 0))
         return wrong_shape(where, err, fc1 ? "blocks.0.mlp.fc1.weight" : "blocks.0.mlp.w12.weight",
@@ -162,8 +169,8 @@ dinov_status dinov_recognise_numbers(dinov_model *out, const dinov_named_tensor 
     return DINOV_OK;
 }
 
-dinov_status dinov_recognise(dinov_model *out, const dinov_named_tensor *tensors, size_t count, const dinov_recognise_options *options,
-                             const char *where, dinov_error *err)
+dinov_status dinov_recognise(dinov_model *out, const dinov_named_tensor *tensors, size_t count,
+                             const dinov_recognise_options *options, const char *where, dinov_error *err)
 {
     dinov_weights weights = {.tensors = tensors, .count = count};
     DINOV_TRY(dinov_recognise_numbers(&weights.model, tensors, count, options, where, err));
@@ -178,23 +185,25 @@ const char *dinov_model_name(char *out, size_t size, const dinov_model *m)
         int64_t   dim, depth, heads, hidden;
         dinov_ffn ffn;
         char      letter;
-    } hub[] = {{384, 12, 6, 1536, DINOV_FFN_MLP, 's'},
-               {768, 12, 12, 3072, DINOV_FFN_MLP, 'b'},
-               {1024, 24, 16, 4096, DINOV_FFN_MLP, 'l'},
-               {1536, 40, 24, 4096, DINOV_FFN_SWIGLU, 'g'}};
+    } hub[]            = {{384, 12, 6, 1536, DINOV_FFN_MLP, 's'},
+                          {768, 12, 12, 3072, DINOV_FFN_MLP, 'b'},
+                          {1024, 24, 16, 4096, DINOV_FFN_MLP, 'l'},
+                          {1536, 40, 24, 4096, DINOV_FFN_SWIGLU, 'g'}};
     char registers[32] = "";
     for (size_t i = 0; i < sizeof hub / sizeof hub[0]; i++) {
         if (m->dim != hub[i].dim || m->depth != hub[i].depth || m->heads != hub[i].heads || m->hidden != hub[i].hidden ||
             m->ffn != hub[i].ffn || m->channels != 3 || !m->layerscale || !m->qkv_bias)
             continue;
-        if (m->registers == 4) snprintf(registers, sizeof registers, "_reg"); /* the hub's four go without a number */
-        else if (m->registers) snprintf(registers, sizeof registers, "_reg%lld", (long long)m->registers);
+        if (m->registers == 4)
+            snprintf(registers, sizeof registers, "_reg"); /* the hub's four go without a number */
+        else if (m->registers)
+            snprintf(registers, sizeof registers, "_reg%lld", (long long)m->registers);
         snprintf(out, size, "dinov2_vit%c%lld%s", hub[i].letter, (long long)m->patch, registers);
         return out;
     }
     if (m->registers) snprintf(registers, sizeof registers, " r%lld", (long long)m->registers);
-    snprintf(out, size, "vit d%lld l%lld h%lld p%lld%s", (long long)m->dim, (long long)m->depth, (long long)m->heads, (long long)m->patch,
-             registers);
+    snprintf(out, size, "vit d%lld l%lld h%lld p%lld%s", (long long)m->dim, (long long)m->depth, (long long)m->heads,
+             (long long)m->patch, registers);
     return out;
 }
 
@@ -210,13 +219,14 @@ dinov_status dinov_interp_parse(dinov_interp *out, const char *text, dinov_error
 {
     char  *end;
     double offset = strtod(text, &end);
-    bool   plain  = *end == '\0', antialias = strcmp(end, ",antialias") == 0;
+    bool   plain = *end == '\0', antialias = strcmp(end, ",antialias") == 0;
     if (end == text || (!plain && !antialias) || !(offset >= 0 && offset < 1)) {
         char shown[DINOV_ESCAPED];
-        return dinov_fail(err, DINOV_ERR_CONFIG, "INTERP",
-                          "--interp: expected OFFSET or OFFSET,antialias with an offset from 0 up to but not 1, such as 0.1 or 0,antialias, "
-                          "found \"%s\"",
-                          dinov_escape(shown, sizeof shown, text, strlen(text)));
+        return dinov_fail(
+            err, DINOV_ERR_CONFIG, "INTERP",
+            "--interp: expected OFFSET or OFFSET,antialias with an offset from 0 up to but not 1, such as 0.1 or 0,antialias, "
+            "found \"%s\"",
+            dinov_escape(shown, sizeof shown, text, strlen(text)));
     }
     *out = (dinov_interp){offset, antialias};
     return DINOV_OK;

@@ -26,7 +26,8 @@ static dinov_status refuse(const char *where, dinov_error *err, const char *code
 static dinov_status refuse_entry(const char *where, dinov_error *err, const char *code, const char *name, const char *what)
 {
     char text[DINOV_ESCAPED];
-    return dinov_fail(err, DINOV_ERR_FORMAT, code, "%s: tensor %s: %s", where, dinov_escape(text, sizeof text, name, strlen(name)), what);
+    return dinov_fail(err, DINOV_ERR_FORMAT, code, "%s: tensor %s: %s", where, dinov_escape(text, sizeof text, name, strlen(name)),
+                      what);
 }
 
 /* Depth and number of values, before any parser sees the bytes. */
@@ -37,8 +38,10 @@ static dinov_status check_limits(const char *json, size_t size, const char *wher
     for (size_t i = 0; i < size; i++) {
         char c = json[i];
         if (quoted) {
-            if (c == '\\') i++;
-            else if (c == '"') quoted = false;
+            if (c == '\\')
+                i++;
+            else if (c == '"')
+                quoted = false;
             continue;
         }
         quoted = c == '"';
@@ -46,9 +49,11 @@ static dinov_status check_limits(const char *json, size_t size, const char *wher
         if (c == '}' || c == ']') depth--;
         if (c == ',' || c == ':') values++;
         if (depth > MAX_DEPTH)
-            return dinov_fail(err, DINOV_ERR_LIMIT, "ST-DEPTH", "%s: safetensors header: expected at most %d levels, found more", where, MAX_DEPTH);
+            return dinov_fail(err, DINOV_ERR_LIMIT, "ST-DEPTH", "%s: safetensors header: expected at most %d levels, found more",
+                              where, MAX_DEPTH);
         if (values > MAX_VALUES)
-            return dinov_fail(err, DINOV_ERR_LIMIT, "ST-LARGE", "%s: safetensors header: expected at most %d values, found more", where, MAX_VALUES);
+            return dinov_fail(err, DINOV_ERR_LIMIT, "ST-LARGE", "%s: safetensors header: expected at most %d values, found more",
+                              where, MAX_VALUES);
     }
     return DINOV_OK;
 }
@@ -117,9 +122,11 @@ static dinov_status take_spans(dinov_tensors *out, const struct span *spans, siz
         dinov_tensor tensor = spans[i].tensor;
         if (spans[i].begin != next)
             return refuse_entry(where, err, "ST-OFFSETS", spans[i].name,
-                                spans[i].begin < next ? "it overlaps another tensor" : "bytes that belong to no tensor lie before it");
+                                spans[i].begin < next ? "it overlaps another tensor"
+                                                      : "bytes that belong to no tensor lie before it");
         next = spans[i].end;
-        if (next > size) return refuse_entry(where, err, "ST-END", spans[i].name, "it reaches beyond the end of the file, which is cut short");
+        if (next > size)
+            return refuse_entry(where, err, "ST-END", spans[i].name, "it reaches beyond the end of the file, which is cut short");
         tensor.data = data + spans[i].begin;
         if ((uintptr_t)tensor.data % dinov_dtype_size(tensor.dtype) != 0) {
             uint64_t bytes = spans[i].end - spans[i].begin; /* all copies together are no larger than the file */
@@ -144,7 +151,8 @@ static dinov_status check_metadata(const json_t *metadata, const char *where, di
     return ok ? DINOV_OK : refuse(where, err, "ST-ENTRY", "expected __metadata__ to map strings to strings, found other values");
 }
 
-static dinov_status read_object(dinov_tensors *out, json_t *root, const uint8_t *data, uint64_t size, const char *where, dinov_error *err)
+static dinov_status read_object(dinov_tensors *out, json_t *root, const uint8_t *data, uint64_t size, const char *where,
+                                dinov_error *err)
 {
     dinov_status status = DINOV_OK;
     size_t       count  = 0;
@@ -154,10 +162,13 @@ static dinov_status read_object(dinov_tensors *out, json_t *root, const uint8_t 
     if (!json_is_object(root)) return refuse(where, err, "ST-JSON", "expected an object, found another value");
     struct span *spans = dinov_alloc(json_object_size(root), sizeof *spans);
     if (!spans) return dinov_fail_nomem(err, where, "the list of tensors");
-    json_object_foreach(root, name, entry) {
+    json_object_foreach(root, name, entry)
+    {
         if (status != DINOV_OK) break;
-        if (strcmp(name, "__metadata__") == 0) status = check_metadata(entry, where, err);
-        else status = read_entry(&spans[count++], name, entry, where, err);
+        if (strcmp(name, "__metadata__") == 0)
+            status = check_metadata(entry, where, err);
+        else
+            status = read_entry(&spans[count++], name, entry, where, err);
     }
     if (status == DINOV_OK) {
         qsort(spans, count, sizeof *spans, by_place);
@@ -176,8 +187,8 @@ dinov_status dinov_safetensors_read(dinov_tensors *out, const void *data, size_t
     if (c.failed || length > dinov_cursor_left(&c))
         return refuse(where, err, "ST-HEADER", "expected its length in the first 8 bytes and all of it in the file, found less");
     if (length > MAX_HEADER)
-        return dinov_fail(err, DINOV_ERR_LIMIT, "ST-LARGE", "%s: safetensors header: expected at most %d bytes, found %llu", where, MAX_HEADER,
-                          (unsigned long long)length);
+        return dinov_fail(err, DINOV_ERR_LIMIT, "ST-LARGE", "%s: safetensors header: expected at most %d bytes, found %llu", where,
+                          MAX_HEADER, (unsigned long long)length);
     /* A copy: what was counted is what is parsed, also when someone writes to the file meanwhile. */
     char *json = dinov_alloc(length, 1);
     if (!json) return dinov_fail_nomem(err, where, "the header");
@@ -193,7 +204,8 @@ dinov_status dinov_safetensors_read(dinov_tensors *out, const void *data, size_t
             status = dinov_fail_nomem(err, where, "the header");
         } else if (!root) {
             char text[DINOV_ESCAPED], what[DINOV_ESCAPED + 64];
-            snprintf(what, sizeof what, "expected JSON, found at byte %d: %s", e.position, dinov_escape(text, sizeof text, e.text, strlen(e.text)));
+            snprintf(what, sizeof what, "expected JSON, found at byte %d: %s", e.position,
+                     dinov_escape(text, sizeof text, e.text, strlen(e.text)));
             status = refuse(where, err, "ST-JSON", what);
         }
     }
@@ -243,7 +255,8 @@ static dinov_status build_header(dinov_text *text, const dinov_named_tensor *con
     return text->failed ? dinov_fail_nomem(err, where, "the header") : DINOV_OK;
 }
 
-dinov_status dinov_safetensors_write(const char *path, const dinov_named_tensor *tensors, size_t count, int overwrite, dinov_error *err)
+dinov_status dinov_safetensors_write(const char *path, const dinov_named_tensor *tensors, size_t count, int overwrite,
+                                     dinov_error *err)
 {
     char         where[DINOV_ESCAPED];
     dinov_text   header = {0};

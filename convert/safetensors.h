@@ -12,8 +12,7 @@
 /* `data` stays alive until the list is cleared; *out is also cleared by the caller after a failure.
  * In file order. ERR_FORMAT: ST-HEADER, ST-JSON, ST-ENTRY, ST-DTYPE, ST-OFFSETS, ST-SIZE, ST-END;
  * ERR_LIMIT: ST-LARGE, ST-DEPTH. */
-dinov_status dinov_safetensors_read(dinov_tensors *out, const void *data, size_t size, const char *where,
-                                    dinov_error *err);
+dinov_status dinov_safetensors_read(dinov_tensors *out, const void *data, size_t size, const char *where, dinov_error *err);
 
 /* Writes tensors alone, widest element first, then by name; data begins at a multiple of 64.
  * __metadata__ is {"format": "pt"}. Equal tensors give equal bytes. */

@@ -12,9 +12,12 @@
 const char *dinov_layout_name(dinov_layout layout)
 {
     switch (layout) {
-    case DINOV_LAYOUT_DINOV: return "dinov";
-    case DINOV_LAYOUT_PTH: return "pth";
-    case DINOV_LAYOUT_SAFETENSORS: return "safetensors";
+    case DINOV_LAYOUT_DINOV:
+        return "dinov";
+    case DINOV_LAYOUT_PTH:
+        return "pth";
+    case DINOV_LAYOUT_SAFETENSORS:
+        return "safetensors";
     }
     return "?";
 }
@@ -28,11 +31,13 @@ static const struct {
     {0, 15, "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e", "SRC-LEGACY",
      "this is torch.save's layout from before PyTorch 1.6; load it there and save it again: torch.save(torch.load(FILE), OUT)"},
     {0, 8, "PYTORCH1", "SRC-PREVIEW", "this is a container of the PyTorch 1.0 preview, which PyTorch itself no longer reads"},
-    {0, 4, "GGUF", "SRC-GGUF", "this is a GGUF file, which this version does not read yet; convert the original hub weights instead"},
+    {0, 4, "GGUF", "SRC-GGUF",
+     "this is a GGUF file, which this version does not read yet; convert the original hub weights instead"},
     {257, 5, "ustar", "SRC-TAR",
      "this is a tar archive (PyTorch before 0.1.10, or packed by hand); unpack it and give the weights inside"},
     {0, 6, "\x93NUMPY", "SRC-NUMPY", "this is a NumPy array, not weights"},
-    {0, 8, "\x89HDF\r\n\x1a\n", "SRC-HDF5", "this is an HDF5 file (Keras), which is not read; convert the original hub weights instead"},
+    {0, 8, "\x89HDF\r\n\x1a\n", "SRC-HDF5",
+     "this is an HDF5 file (Keras), which is not read; convert the original hub weights instead"},
     {0, 2, "\x1f\x8b", "SRC-ARCHIVE", "this is a gzip file; unpack it first"},
     {0, 4, "\x28\xb5\x2f\xfd", "SRC-ARCHIVE", "this is a zstd file; unpack it first"},
     {0, 6, "\xfd\x37zXZ\0", "SRC-ARCHIVE", "this is an xz file; unpack it first"},
@@ -54,15 +59,18 @@ static dinov_status refuse_foreign(const uint8_t *data, size_t size, const char 
         if (size >= foreign[i].at + foreign[i].size && memcmp(data + foreign[i].at, foreign[i].magic, foreign[i].size) == 0)
             return dinov_fail(err, DINOV_ERR_FORMAT, foreign[i].code, "%s: %s", where, foreign[i].what);
     if (size >= 2 && data[0] == 0x80 && data[1] <= 5)
-        return dinov_fail(err, DINOV_ERR_FORMAT, "SRC-PICKLE",
-                          "%s: this is a bare pickle, which is never executed here; save it with torch.save in PyTorch 1.6 or newer", where);
+        return dinov_fail(
+            err, DINOV_ERR_FORMAT, "SRC-PICKLE",
+            "%s: this is a bare pickle, which is never executed here; save it with torch.save in PyTorch 1.6 or newer", where);
     if (looks_like_onnx(data, size))
-        return dinov_fail(err, DINOV_ERR_FORMAT, "SRC-ONNX",
-                          "%s: this is an ONNX model, which this version does not read yet; convert the original hub weights instead", where);
+        return dinov_fail(
+            err, DINOV_ERR_FORMAT, "SRC-ONNX",
+            "%s: this is an ONNX model, which this version does not read yet; convert the original hub weights instead", where);
     char text[64];
-    return dinov_fail(err, DINOV_ERR_FORMAT, "SRC-UNKNOWN",
-                      "%s: expected a dinov checkpoint, a .pth written by torch.save or a safetensors file, found %zu bytes that begin \"%s\"",
-                      where, size, dinov_escape(text, sizeof text, data, size < 12 ? size : 12));
+    return dinov_fail(
+        err, DINOV_ERR_FORMAT, "SRC-UNKNOWN",
+        "%s: expected a dinov checkpoint, a .pth written by torch.save or a safetensors file, found %zu bytes that begin \"%s\"",
+        where, size, dinov_escape(text, sizeof text, data, size < 12 ? size : 12));
 }
 
 static bool contains(const uint8_t *data, size_t size, const char *word)
@@ -93,9 +101,9 @@ dinov_status dinov_layout_detect(dinov_layout *out, bool *rewritten, const void 
     if (at < size && data[at] == '{' && data[7] == 0 && data[6] == 0) {
         uint64_t length = dinov_le64(data);
         size_t   header = length < size - 8 ? (size_t)length : size - 8;
-        bool     ours   = header >= sizeof DINOV_CK_PREFIX - 1 && memcmp(data + 8, DINOV_CK_PREFIX, sizeof DINOV_CK_PREFIX - 1) == 0;
-        *rewritten = !ours && (contains(data + 8, header, "\"dinov_header\":") || contains(data + 8, header, "\"dinov\":"));
-        *out       = ours ? DINOV_LAYOUT_DINOV : DINOV_LAYOUT_SAFETENSORS;
+        bool     ours = header >= sizeof DINOV_CK_PREFIX - 1 && memcmp(data + 8, DINOV_CK_PREFIX, sizeof DINOV_CK_PREFIX - 1) == 0;
+        *rewritten    = !ours && (contains(data + 8, header, "\"dinov_header\":") || contains(data + 8, header, "\"dinov\":"));
+        *out          = ours ? DINOV_LAYOUT_DINOV : DINOV_LAYOUT_SAFETENSORS;
         return DINOV_OK;
     }
     return refuse_foreign(data, size, where, err);
@@ -139,7 +147,8 @@ dinov_status dinov_source_open(dinov_source *out, const char *path, int threads,
     return read_tensors(out, out->map.data, out->map.size, threads, err);
 }
 
-dinov_status dinov_source_open_memory(dinov_source *out, const void *data, size_t size, const char *name, int threads, dinov_error *err)
+dinov_status dinov_source_open_memory(dinov_source *out, const void *data, size_t size, const char *name, int threads,
+                                      dinov_error *err)
 {
     DINOV_TRY(name_source(out, name, err));
     return read_tensors(out, data, size, threads, err);

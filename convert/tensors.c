@@ -24,8 +24,8 @@ dinov_status dinov_tensors_own(dinov_tensors *list, void *p, const char *where, 
     return DINOV_OK;
 }
 
-dinov_status dinov_tensors_add(dinov_tensors *list, const char *name, size_t size, const dinov_tensor *tensor,
-                             const char *where, dinov_error *err)
+dinov_status dinov_tensors_add(dinov_tensors *list, const char *name, size_t size, const dinov_tensor *tensor, const char *where,
+                               dinov_error *err)
 {
     char text[DINOV_ESCAPED];
     if (size == 0 || size > DINOV_TENSORS_NAME || !dinov_text_printable(name, size))
@@ -65,10 +65,7 @@ static int by_name(const void *a, const void *b)
     return strcmp((*(const dinov_named_tensor *const *)a)->name, (*(const dinov_named_tensor *const *)b)->name);
 }
 
-static int name_is(const void *key, const void *entry)
-{
-    return strcmp(key, (*(const dinov_named_tensor *const *)entry)->name);
-}
+static int name_is(const void *key, const void *entry) { return strcmp(key, (*(const dinov_named_tensor *const *)entry)->name); }
 
 const dinov_named_tensor **dinov_tensors_sort(const dinov_named_tensor *tensors, size_t count)
 {

@@ -27,8 +27,8 @@ dinov_status dinov_tensors_own(dinov_tensors *list, void *p, const char *where, 
 
 /* Appends. The name is copied; it must be 1 to 1,024 bytes of printable UTF-8 (NAME-BAD).
  * At most DINOV_TENSORS_MAX tensors (ERR_LIMIT, NAME-COUNT). */
-dinov_status dinov_tensors_add(dinov_tensors *list, const char *name, size_t size, const dinov_tensor *tensor,
-                               const char *where, dinov_error *err);
+dinov_status dinov_tensors_add(dinov_tensors *list, const char *name, size_t size, const dinov_tensor *tensor, const char *where,
+                               dinov_error *err);
 
 void dinov_tensors_clear(dinov_tensors *list);
 

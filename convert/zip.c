@@ -9,27 +9,32 @@
 #include <zlib.h>
 
 enum {
-    LOCAL_SIZE = 30, CENTRAL_SIZE = 46, END_SIZE = 22, LOCATOR_SIZE = 20, END64_SIZE = 56,
-    DESCRIPTOR_SIZE = 16, DESCRIPTOR64_SIZE = 24,
-    MAX_ENTRIES = 1 << 17,
-    MAX_NAME    = 4096,
+    LOCAL_SIZE        = 30,
+    CENTRAL_SIZE      = 46,
+    END_SIZE          = 22,
+    LOCATOR_SIZE      = 20,
+    END64_SIZE        = 56,
+    DESCRIPTOR_SIZE   = 16,
+    DESCRIPTOR64_SIZE = 24,
+    MAX_ENTRIES       = 1 << 17,
+    MAX_NAME          = 4096,
     /* Deflated entries: torch writes none, and weights hardly shrink. All together may unpack to this
      * many times the file and one MiB more. */
     MAX_INFLATE_RATIO = 4,
 };
 
-#define LOCAL_MAGIC      0x04034b50u
-#define CENTRAL_MAGIC    0x02014b50u
-#define END_MAGIC        0x06054b50u
-#define LOCATOR_MAGIC    0x07064b50u
-#define END64_MAGIC      0x06064b50u
+#define LOCAL_MAGIC 0x04034b50u
+#define CENTRAL_MAGIC 0x02014b50u
+#define END_MAGIC 0x06054b50u
+#define LOCATOR_MAGIC 0x07064b50u
+#define END64_MAGIC 0x06064b50u
 #define DESCRIPTOR_MAGIC 0x08074b50u
-#define SATURATED32      0xffffffffu
-#define SATURATED16      0xffffu
+#define SATURATED32 0xffffffffu
+#define SATURATED16 0xffffu
 
 /* Flags: 3 sizes follow in a descriptor, 11 the name is UTF-8; 1 and 2 are hints of deflate. */
 #define FLAG_DESCRIPTOR 0x0008u
-#define FLAGS_KNOWN     0x080eu
+#define FLAGS_KNOWN 0x080eu
 
 struct directory {
     uint64_t offset, size, count, end; /* `end`: where the first record behind the directory begins */
@@ -55,8 +60,9 @@ static dinov_status find_directory(const dinov_zip *zip, const uint8_t *data, ui
     dinov_cursor c = dinov_cursor_make(data, size);
 
     if (size < END_SIZE || !dinov_cursor_seek(&c, size - END_SIZE) || dinov_cursor_le32(&c) != END_MAGIC)
-        return bad(zip, "ZIP-END", err,
-                   "expected the end record in the last 22 bytes, found something else: the file is cut short or has bytes behind it");
+        return bad(
+            zip, "ZIP-END", err,
+            "expected the end record in the last 22 bytes, found something else: the file is cut short or has bytes behind it");
     uint16_t disk = dinov_cursor_le16(&c), start_disk = dinov_cursor_le16(&c);
     uint16_t count_here = dinov_cursor_le16(&c), count = dinov_cursor_le16(&c);
     dir->size   = dinov_cursor_le32(&c);
@@ -68,9 +74,9 @@ static dinov_status find_directory(const dinov_zip *zip, const uint8_t *data, ui
         return bad(zip, "ZIP-END", err, "expected one volume, found parts of several");
 
     /* torch writes the 64-bit record always, also where nothing is saturated. */
-    bool saturated = count == SATURATED16 || dir->size == SATURATED32 || dir->offset == SATURATED32 || disk == SATURATED16;
-    dinov_cursor l = dinov_cursor_make(data, size);
-    bool has_locator = size >= END_SIZE + LOCATOR_SIZE && dinov_cursor_seek(&l, size - END_SIZE - LOCATOR_SIZE) &&
+    bool         saturated = count == SATURATED16 || dir->size == SATURATED32 || dir->offset == SATURATED32 || disk == SATURATED16;
+    dinov_cursor l         = dinov_cursor_make(data, size);
+    bool         has_locator = size >= END_SIZE + LOCATOR_SIZE && dinov_cursor_seek(&l, size - END_SIZE - LOCATOR_SIZE) &&
                        dinov_cursor_le32(&l) == LOCATOR_MAGIC;
     if (!has_locator) {
         if (saturated) return bad(zip, "ZIP-ZIP64", err, "expected a 64-bit end record locator, found none");
@@ -130,13 +136,13 @@ static dinov_status read_central(const dinov_zip *zip, dinov_cursor *c, struct c
     out->flags  = dinov_cursor_le16(c);
     out->method = dinov_cursor_le16(c);
     dinov_cursor_take(c, 4); /* time and date */
-    out->crc             = dinov_cursor_le32(c);
-    out->packed          = dinov_cursor_le32(c);
-    out->size            = dinov_cursor_le32(c);
-    out->name_size       = dinov_cursor_le16(c);
-    uint16_t extra_size  = dinov_cursor_le16(c);
-    uint16_t comment     = dinov_cursor_le16(c);
-    uint16_t disk        = dinov_cursor_le16(c);
+    out->crc            = dinov_cursor_le32(c);
+    out->packed         = dinov_cursor_le32(c);
+    out->size           = dinov_cursor_le32(c);
+    out->name_size      = dinov_cursor_le16(c);
+    uint16_t extra_size = dinov_cursor_le16(c);
+    uint16_t comment    = dinov_cursor_le16(c);
+    uint16_t disk       = dinov_cursor_le16(c);
     dinov_cursor_take(c, 6); /* attributes */
     out->header          = dinov_cursor_le32(c);
     out->name            = dinov_cursor_take(c, out->name_size);
@@ -145,7 +151,8 @@ static dinov_status read_central(const dinov_zip *zip, dinov_cursor *c, struct c
     if (c->failed) return bad(zip, "ZIP-DIRECTORY", err, "expected a whole directory entry, found its end");
     if (out->name_size == 0 || out->name_size > MAX_NAME || memchr(out->name, 0, out->name_size))
         return bad_entry(zip, "ZIP-NAME", out->name, out->name_size, err, "expected a name of 1 to 4096 bytes without NUL");
-    if (disk != 0) return bad_entry(zip, "ZIP-DIRECTORY", out->name, out->name_size, err, "expected it on this volume, found another");
+    if (disk != 0)
+        return bad_entry(zip, "ZIP-DIRECTORY", out->name, out->name_size, err, "expected it on this volume, found another");
     if (out->flags & ~FLAGS_KNOWN)
         return bad_entry(zip, "ZIP-FLAGS", out->name, out->name_size, err,
                          out->flags & 1 ? "it is encrypted; decrypt it first" : "expected flags that torch writes, found others");
@@ -283,7 +290,8 @@ static dinov_status take_name(dinov_zip *zip, const struct central *entry, char 
         zip->prefix[length] = '\0';
     }
     if (length != strlen(zip->prefix) || memcmp(entry->name, zip->prefix, length) != 0)
-        return bad_entry(zip, "ZIP-PREFIX", entry->name, entry->name_size, err, "expected it in the same folder as the first entry");
+        return bad_entry(zip, "ZIP-PREFIX", entry->name, entry->name_size, err,
+                         "expected it in the same folder as the first entry");
     size_t rest = entry->name_size - length;
     memcpy(*room, entry->name + length, rest);
     (*room)[rest] = '\0';
@@ -313,10 +321,11 @@ static dinov_status read_entries(dinov_zip *zip, const uint8_t *data, uint64_t s
         DINOV_TRY(read_local(zip, data, dir->offset, &central, e, err));
         if (e->method == 8 && (!dinov_ck_add(inflated, e->size, &inflated) || inflated > most || inflated > SIZE_MAX / 2))
             return dinov_fail(err, DINOV_ERR_LIMIT, "ZIP-BOMB",
-                              "%s: zip entry %s: expected at most %d times the file's size after unpacking, found more",
-                              zip->where, e->name, MAX_INFLATE_RATIO);
+                              "%s: zip entry %s: expected at most %d times the file's size after unpacking, found more", zip->where,
+                              e->name, MAX_INFLATE_RATIO);
     }
-    if (dinov_cursor_left(&c) != 0) return bad(zip, "ZIP-DIRECTORY", err, "expected the directory to end with its last entry, found more");
+    if (dinov_cursor_left(&c) != 0)
+        return bad(zip, "ZIP-DIRECTORY", err, "expected the directory to end with its last entry, found more");
     zip->no_crc = !any_crc;
     return DINOV_OK;
 }
@@ -332,7 +341,8 @@ dinov_status dinov_zip_open(dinov_zip *zip, const void *bytes, size_t size, cons
         return bad(zip, "ZIP-MAGIC", err, "expected the first entry at byte 0, found other bytes");
     DINOV_TRY(find_directory(zip, data, size, &dir, err));
     if (!dinov_ck_add(dir.offset, dir.size, &end) || end != dir.end)
-        return bad(zip, "ZIP-DIRECTORY", err, "expected the directory to end where the end record begins, found a gap or an overlap");
+        return bad(zip, "ZIP-DIRECTORY", err,
+                   "expected the directory to end where the end record begins, found a gap or an overlap");
     if (dir.count == 0 || dir.count > dir.size / CENTRAL_SIZE)
         return bad(zip, "ZIP-DIRECTORY", err, "expected as many entries as the directory has room for, found another count");
     if (dir.count > MAX_ENTRIES)
@@ -363,7 +373,7 @@ dinov_zip_entry *dinov_zip_find(const dinov_zip *zip, const char *name)
 /* The whole stream becomes exactly `size` bytes, or nothing does. */
 static bool inflate_exactly(const dinov_zip_entry *entry, uint8_t *out)
 {
-    z_stream z = {0};
+    z_stream z       = {0};
     uint64_t in_left = entry->packed_size, out_left = entry->size;
     int      code = Z_OK;
 

@@ -15,21 +15,21 @@ typedef struct dinov_zip_entry {
     const char    *name;   /* below the archive's one prefix: "data.pkl", "data/0" */
     const uint8_t *packed; /* the bytes as stored */
     uint64_t       packed_size;
-    uint64_t       size;   /* unpacked */
+    uint64_t       size;       /* unpacked */
     uint64_t       begin, end; /* from local header to the end of the descriptor, in the file */
     uint32_t       crc;
-    uint16_t       method; /* 0 stored, 8 deflated */
+    uint16_t       method;  /* 0 stored, 8 deflated */
     bool           checked; /* dinov_zip_bytes has succeeded once */
     uint8_t       *inflated;
 } dinov_zip_entry;
 
 typedef struct dinov_zip {
-    const char      *where;   /* the file, for messages; the caller's */
+    const char      *where; /* the file, for messages; the caller's */
     char            *prefix;
     char            *names;   /* storage of all entry names */
     dinov_zip_entry *entries; /* sorted by name */
     size_t           count;
-    bool             no_crc;  /* the writer switched CRCs off: every field of the archive is 0 */
+    bool             no_crc; /* the writer switched CRCs off: every field of the archive is 0 */
 } dinov_zip;
 
 /* `data` stays alive and unchanged until close. No entry's bytes are read.

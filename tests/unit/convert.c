@@ -59,10 +59,20 @@ static void recognises_every_hub_model(void **state)
     };
     (void)state;
     for (size_t i = 0; i < sizeof hub / sizeof hub[0]; i++) {
-        dinov_model want = {.patch = 14, .dim = hub[i].dim, .depth = hub[i].depth, .heads = hub[i].heads, .ffn = hub[i].ffn,
-                            .hidden = hub[i].hidden, .registers = hub[i].registers, .channels = 3, .grid_h = 37, .grid_w = 37,
-                            .layerscale = 1, .qkv_bias = 1, .ln_eps = 1e-6,
-                            .interp = {hub[i].registers ? 0 : 0.1, hub[i].registers != 0}};
+        dinov_model   want = {.patch      = 14,
+                              .dim        = hub[i].dim,
+                              .depth      = hub[i].depth,
+                              .heads      = hub[i].heads,
+                              .ffn        = hub[i].ffn,
+                              .hidden     = hub[i].hidden,
+                              .registers  = hub[i].registers,
+                              .channels   = 3,
+                              .grid_h     = 37,
+                              .grid_w     = 37,
+                              .layerscale = 1,
+                              .qkv_bias   = 1,
+                              .ln_eps     = 1e-6,
+                              .interp     = {hub[i].registers ? 0 : 0.1, hub[i].registers != 0}};
         dinov_tensors list = shapes_of(&want);
         dinov_model   found;
         dinov_error   err;
@@ -88,8 +98,19 @@ static void recognises_every_hub_model(void **state)
 static void recognises_upstreams_training_models(void **state)
 {
     /* ViT-L with SwiGLU of 2736, trained at 224 with patch 16. */
-    dinov_model   want = {.patch = 16, .dim = 1024, .depth = 24, .heads = 16, .ffn = DINOV_FFN_SWIGLU, .hidden = 2736, .channels = 3,
-                          .grid_h = 14, .grid_w = 14, .layerscale = 1, .qkv_bias = 1, .ln_eps = 1e-6, .interp = {0.1, 0}};
+    dinov_model   want = {.patch      = 16,
+                          .dim        = 1024,
+                          .depth      = 24,
+                          .heads      = 16,
+                          .ffn        = DINOV_FFN_SWIGLU,
+                          .hidden     = 2736,
+                          .channels   = 3,
+                          .grid_h     = 14,
+                          .grid_w     = 14,
+                          .layerscale = 1,
+                          .qkv_bias   = 1,
+                          .ln_eps     = 1e-6,
+                          .interp     = {0.1, 0}};
     dinov_tensors list = shapes_of(&want);
     dinov_model   found;
     char          name[64];
@@ -125,11 +146,11 @@ static dinov_tensor vector(dinov_dtype dtype, const void *data, int64_t count)
 static void compares_with_known_answers(void **state)
 {
     static const float    a[] = {3, 4, 0}, b[] = {3, 4, 1}, zero[3] = {0}, with_nan[] = {3, 4, NAN};
-    static const uint16_t half[]  = {0x4200, 0x4400, 0x0000};  /* 3, 4, 0 */
-    static const uint16_t brain[] = {0x4040, 0x4080, 0x0000};
-    static const uint16_t small[] = {0x0001, 0x8001, 0x7c00}; /* the smallest halves, and infinity */
+    static const uint16_t half[]    = {0x4200, 0x4400, 0x0000}; /* 3, 4, 0 */
+    static const uint16_t brain[]   = {0x4040, 0x4080, 0x0000};
+    static const uint16_t small[]   = {0x0001, 0x8001, 0x7c00}; /* the smallest halves, and infinity */
     static const float    small_f[] = {5.9604644775390625e-8f, -5.9604644775390625e-8f, INFINITY};
-    static const int64_t  wide[]  = {3, 4, 0};
+    static const int64_t  wide[]    = {3, 4, 0};
     dinov_tensor          ta = vector(DINOV_F32, a, 3), tb = vector(DINOV_F32, b, 3), tz = vector(DINOV_F32, zero, 3);
     dinov_tensor          tn = vector(DINOV_F32, with_nan, 3), t2 = vector(DINOV_F32, a, 2);
     (void)state;
@@ -181,8 +202,18 @@ static void survives_no_memory(const char *path)
 
 static void survives_no_memory_safetensors(void **state)
 {
-    dinov_model   m = {.patch = 2, .dim = 64, .depth = 1, .heads = 1, .ffn = DINOV_FFN_MLP, .hidden = 8, .channels = 3, .grid_h = 2,
-                       .grid_w = 2, .layerscale = 1, .qkv_bias = 1, .ln_eps = 1e-6};
+    dinov_model   m      = {.patch      = 2,
+                            .dim        = 64,
+                            .depth      = 1,
+                            .heads      = 1,
+                            .ffn        = DINOV_FFN_MLP,
+                            .hidden     = 8,
+                            .channels   = 3,
+                            .grid_h     = 2,
+                            .grid_w     = 2,
+                            .layerscale = 1,
+                            .qkv_bias   = 1,
+                            .ln_eps     = 1e-6};
     char          path[] = "/tmp/dinov-unit-XXXXXX";
     dinov_tensors list   = shapes_of(&m);
     static char   zeros[1 << 20];
