@@ -16,6 +16,7 @@
 
 struct decoder {
     dinov_cursor bytes;
+    bool         no_memory;
     jmp_buf      stop;
     dinov_status status;
     const char  *name;
@@ -26,7 +27,9 @@ static void on_error(png_structp png, png_const_charp text)
 {
     struct decoder *d = png_get_error_ptr(png);
     char            shown[DINOV_ESCAPED];
-    if (d->bytes.failed)
+    if (d->no_memory)
+        d->status = dinov_fail_nomem(d->err, d->name, "decoding");
+    else if (d->bytes.failed)
         d->status = dinov_fail(d->err, DINOV_ERR_CORRUPT, "IMG-TRUNCATED",
                                "%s: the PNG data ends before the picture is complete", d->name);
     else
@@ -45,8 +48,31 @@ static void read_bytes(png_structp png, png_bytep out, size_t size)
     memcpy(out, p, size);
 }
 
-static png_voidp png_alloc(png_structp png, png_alloc_size_t size) { return (void)png, dinov_alloc(size, 1); }
-static void      png_release(png_structp png, png_voidp p) { (void)png, dinov_free(p); }
+/* libpng needs a few rows and a window of zlib's; more is a chunk lying about its length. */
+static png_voidp png_alloc(png_structp png, png_alloc_size_t size)
+{
+    enum { MOST = 16 << 20 };
+    struct decoder *d = png_get_mem_ptr(png);
+    void           *p = size <= MOST ? dinov_alloc(size, 1) : NULL;
+    if (!p && size <= MOST) d->no_memory = true;
+    return p;
+}
+
+static void png_release(png_structp png, png_voidp p) { (void)png, dinov_free(p); }
+
+/* The orientation in the eXIf chunk, wherever it stands. libpng checks its checksum in passing, but
+ * would allocate whatever length it claims. */
+static int orientation(const void *bytes, size_t size)
+{
+    dinov_cursor c = dinov_cursor_make(bytes, size);
+    dinov_cursor_take(&c, 8);
+    for (;;) {
+        const uint8_t *head = dinov_cursor_take(&c, 8);
+        const uint8_t *data = head ? dinov_cursor_take(&c, dinov_be32(head)) : NULL;
+        if (!data || !dinov_cursor_take(&c, 4)) return 1;
+        if (memcmp(head + 4, "eXIf", 4) == 0) return dinov_exif_orientation(data, dinov_be32(head));
+    }
+}
 
 /* Bytes of the unpacked rows with their filter bytes, over all passes. */
 static uint64_t raw_size(uint64_t width, uint64_t height, unsigned bits, int interlaced)
@@ -89,10 +115,8 @@ static dinov_status read_header(struct decoder *d, png_structp png, png_infop in
 /* Everything between create and destroy; leaves by d->stop when libpng gives up. */
 static dinov_status decode(struct decoder *d, png_structp png, png_infop info, dinov_image *out)
 {
-    static const uint8_t ignored[] = "bKGD\0cHRM\0gAMA\0hIST\0iCCP\0iTXt\0oFFs\0pCAL\0pHYs\0sBIT\0sCAL\0sPLT\0sRGB\0"
+    static const uint8_t ignored[] = "bKGD\0cHRM\0eXIf\0gAMA\0hIST\0iCCP\0iTXt\0oFFs\0pCAL\0pHYs\0sBIT\0sCAL\0sPLT\0sRGB\0"
                                      "sTER\0tEXt\0tIME\0zTXt";
-    png_bytep exif;
-    png_uint_32 exif_size;
 
     png_set_read_fn(png, d, read_bytes);
     png_set_crc_action(png, PNG_CRC_ERROR_QUIT, PNG_CRC_ERROR_QUIT);
@@ -108,8 +132,8 @@ static dinov_status decode(struct decoder *d, png_structp png, png_infop info, d
     if (!out->pixels) return dinov_fail_nomem(d->err, d->name, "its pixels");
     for (int pass = 0; pass < passes; pass++)
         for (int64_t y = 0; y < out->height; y++) png_read_row(png, out->pixels + 3 * out->width * y, NULL);
-    png_read_end(png, info); /* checks what follows the rows, and finds a late eXIf */
-    if (png_get_eXIf_1(png, info, &exif_size, &exif)) out->orientation = dinov_exif_orientation(exif, exif_size);
+    png_read_end(png, info); /* checks what follows the rows */
+    out->orientation = orientation(d->bytes.data, d->bytes.size);
     return DINOV_OK;
 }
 
@@ -123,7 +147,7 @@ dinov_status dinov_png_decode(dinov_image *out, const void *bytes, size_t size, 
 {
     struct decoder d = {.bytes = dinov_cursor_make(bytes, size), .name = name, .err = err};
     png_infop      info = NULL;
-    png_structp    png  = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &d, on_error, on_warning, NULL, png_alloc,
+    png_structp    png  = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &d, on_error, on_warning, &d, png_alloc,
                                                    png_release);
     if (png) info = png_create_info_struct(png);
     if (!png || !info) d.status = dinov_fail_nomem(err, name, "decoding");

@@ -26,3 +26,14 @@ endforeach()
 add_test(NAME infer_cli COMMAND ${DINOV_PYTHON_RUN} ${CMAKE_CURRENT_SOURCE_DIR}/cli/infer.py $<TARGET_FILE:dinov-infer>
                                 $<TARGET_FILE:dinov-demo-model> $<TARGET_FILE:dinov-convert>)
 set_tests_properties(infer_cli PROPERTIES LABELS "quick;threads" SKIP_RETURN_CODE 77)
+
+# The seeds in fuzz/corpus are drawn by fuzz_seeds; findings join them.
+add_executable(fuzz_seeds fuzz/seeds.c)
+target_link_libraries(fuzz_seeds PRIVATE JPEG::JPEG PNG::PNG)
+set_target_properties(fuzz_seeds PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+if(NOT DINOV_FUZZ)
+    foreach(target jpeg png npy)
+        add_test(NAME replay_${target} COMMAND fuzz_${target} ${CMAKE_CURRENT_SOURCE_DIR}/fuzz/corpus/${target})
+        set_tests_properties(replay_${target} PROPERTIES LABELS quick)
+    endforeach()
+endif()
