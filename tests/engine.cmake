@@ -6,6 +6,7 @@ add_test(NAME kernels_check COMMAND kernels_check)
 
 dinov_unit(engine dinov_infer)
 dinov_unit(base dinov_base)
+dinov_unit(params dinov_format)
 set_tests_properties(kernels_check unit_engine unit_base PROPERTIES LABELS "quick;threads")
 
 foreach(lint layers forbidden headers)

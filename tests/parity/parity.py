@@ -3,6 +3,7 @@
 
     parity.py check BIN [ISA...]     stored outputs of the official code, small models (CI)
     parity.py dump                   makes those outputs; needs DINOV_UPSTREAM, a checkout of facebookresearch/dinov2
+    parity.py shapes                 names and shapes of the eight hub models, as rows of tests/unit/params.c; needs DINOV_UPSTREAM
     parity.py table BIN [NAME...]    full-size models at full sizes, live; prints docs/numerics.md's table; needs DINOV_UPSTREAM
 
 BIN is the folder of the programs. Limits: 5e-6 over an output, 1e-5 for its worst token, and twice the error of
@@ -167,6 +168,18 @@ def check(bin_dir, *isas):
     return bad
 
 
+def shapes():
+    import hashlib
+
+    for name, config in HUB.items():
+        for registers in (0, 4):
+            seeded.state_dict = lambda config, seed: {k: np.broadcast_to(np.float32(0), v) for k, v in seeded.shapes(**config).items()}
+            state = official(dict(config, registers=registers)).state_dict()
+            text = "".join(f"{k} {' '.join(map(str, v.shape))}\n" for k, v in state.items())
+            print(f'{{"{name}", {config["dim"]}, {config["depth"]}, {config["heads"]}, {int(config.get("swiglu", False))}, {registers}, '
+                  f'{len(state)}, {sum(v.numel() for v in state.values())},\n "{hashlib.sha256(text.encode()).hexdigest()}"}},')
+
+
 def table(bin_dir, names):
     sizes = {"S": [(224, 224), (518, 518), (98, 140), (546, 1092), (14, 14), (1022, 14)]}
     print("| model | input (height x width) | layer | output | over output | worst token | official float32: over | worst |")
@@ -203,4 +216,4 @@ if __name__ == "__main__":
     verb, arguments = sys.argv[1], sys.argv[2:]
     if verb != "check" and "DINOV_UPSTREAM" not in os.environ:
         sys.exit("set DINOV_UPSTREAM to a checkout of facebookresearch/dinov2 at the commit in tests/requirements.txt")
-    sys.exit({"check": check, "dump": dump, "table": lambda b, *n: table(b, n)}[verb](*arguments))
+    sys.exit({"check": check, "dump": dump, "shapes": shapes, "table": lambda b, *n: table(b, n)}[verb](*arguments))
