@@ -23,7 +23,7 @@ fi
 run() {
     preset=$1 && shift
     say "$preset"
-    cmake --preset "$preset" -DDINOV_TESTS=ON >"$reports/$preset.log" 2>&1 && cmake --build --preset "$preset" >>"$reports/$preset.log" 2>&1 ||
+    cmake --preset "$preset" -DDINOV_TESTS=ON -DDINOV_WERROR=ON >"$reports/$preset.log" 2>&1 && cmake --build --preset "$preset" >>"$reports/$preset.log" 2>&1 ||
         { tail -n 40 "$reports/$preset.log"; echo "$preset does not build"; exit 1; }
     dir=build && [ "$preset" = release ] || dir=build/$preset
     ctest --test-dir $dir --output-on-failure --no-tests=error --output-junit "$reports/$preset.xml" "$@" || failed=1
@@ -35,7 +35,7 @@ if [ "$tier" = quick ]; then
 else
     run release
     run debug -L lint
-    run asan -LE 'lint|slow|valgrind'
+    run asan -LE lint
     run tsan -L threads
 fi
 

@@ -27,16 +27,18 @@ static const dinov_opt options[] = {
     {'m', "model", DINOV_OPT_TEXT, &model_path, "MODEL", "dinov checkpoint, hub .pth or safetensors", .common = true},
     {'o', "output", DINOV_OPT_TEXT, &output, "OUT", "folder for the results, new or empty", .common = true},
     {0, "features", DINOV_OPT_TEXT, &features_text, "LIST", "of cls, mean, patch, reg (default cls)", .common = true},
-    {0, "preset", DINOV_OPT_TEXT, &preset_text, "PRESET",
-     "eval[:N], short:N, long:N, square:N or full (default: the model's own)", .common = true},
-    {0, "filelist", DINOV_OPT_TEXT, &list_path, "F", "further inputs, one path a line; - is standard input (default none)", .common = true},
+    {0, "preset", DINOV_OPT_TEXT, &preset_text, "PRESET", "eval[:N], short:N, long:N, square:N or full (default: the model's own)",
+     .common = true},
+    {0, "filelist", DINOV_OPT_TEXT, &list_path, "F", "further inputs, one path a line; - is standard input (default none)",
+     .common = true},
     {0, "layers", DINOV_OPT_TEXT, &layers_text, "LIST", "block indices, negative from the end (default -1)", .common = false},
     {0, "no-norm", DINOV_OPT_FLAG, &no_norm, NULL, "features before the final LayerNorm", .common = false},
     {'b', "batch", DINOV_OPT_INT, &batch, "N", "pictures run together (default 8); does not change results", 1, 4096, true},
     {'t', "threads", DINOV_OPT_INT, &threads, "N", "threads (default 0: all cores); does not change results", 0, 1024, true},
     {0, "store", DINOV_OPT_TEXT, &store_text, "TYPE", "f32 or f16 (default f32)", .common = false},
     {0, "dump-input", DINOV_OPT_FLAG, &dump_input, NULL, "also write the pixels the model saw", .common = false},
-    {0, "max-bad", DINOV_OPT_TEXT, &max_bad_text, "N|P%", "bad inputs allowed (default 1%); beyond it the exit code is 4", .common = false},
+    {0, "max-bad", DINOV_OPT_TEXT, &max_bad_text, "N|P%", "bad inputs allowed (default 1%); beyond it the exit code is 4",
+     .common = false},
     {'f', "force", DINOV_OPT_FLAG, &force, NULL, "replace the results in OUT", .common = true},
     {0, "ls", DINOV_OPT_TEXT, &listing, "OUT", "print the index of finished results", .common = true},
     {0, "json", DINOV_OPT_FLAG, &json, NULL, "with --ls: JSON lines", .common = false},
@@ -55,9 +57,12 @@ static void on_signal(int number) { atomic_store(&stop_signal, number); }
 static int parse_features(const dinov_tool *tool, dinov_extract_options *o)
 {
     for (const char *p = features_text;;) {
-        size_t n = strcspn(p, ",");
-        bool  *to = n == 3 && !memcmp(p, "cls", 3) ? &o->cls : n == 4 && !memcmp(p, "mean", 4) ? &o->mean :
-                    n == 5 && !memcmp(p, "patch", 5) ? &o->patch : n == 3 && !memcmp(p, "reg", 3) ? &o->reg : NULL;
+        size_t n  = strcspn(p, ",");
+        bool  *to = n == 3 && !memcmp(p, "cls", 3)     ? &o->cls
+                    : n == 4 && !memcmp(p, "mean", 4)  ? &o->mean
+                    : n == 5 && !memcmp(p, "patch", 5) ? &o->patch
+                    : n == 3 && !memcmp(p, "reg", 3)   ? &o->reg
+                                                       : NULL;
         if (!to || *to)
             return dinov_tool_usage(tool, "--features: expected a list of cls, mean, patch, reg, each once, found \"%s\"",
                                     features_text);
@@ -73,8 +78,8 @@ static int parse_layers(const dinov_tool *tool, dinov_extract_options *o)
         char *end;
         long  layer = strtol(p, &end, 10);
         if (end == p || (*end && *end != ',') || layer < -4096 || layer > 4096 || o->layer_count == DINOV_MAX_LAYERS)
-            return dinov_tool_usage(tool, "--layers: expected up to %d block indices like -1,-4, found \"%s\"",
-                                    DINOV_MAX_LAYERS, layers_text);
+            return dinov_tool_usage(tool, "--layers: expected up to %d block indices like -1,-4, found \"%s\"", DINOV_MAX_LAYERS,
+                                    layers_text);
         o->layers[o->layer_count++] = (int)layer;
         if (!*end) return 0;
         p = end + 1;
@@ -88,8 +93,7 @@ static int parse_max_bad(const dinov_tool *tool, dinov_extract_options *o)
     o->percent = *end == '%';
     bool whole = o->percent || o->max_bad == (double)(int64_t)o->max_bad;
     if (end == max_bad_text || end[o->percent] || !(o->max_bad >= 0) || o->max_bad > (o->percent ? 100 : 1e15) || !whole)
-        return dinov_tool_usage(tool, "--max-bad: expected a whole number or a percentage up to 100%%, found \"%s\"",
-                                max_bad_text);
+        return dinov_tool_usage(tool, "--max-bad: expected a whole number or a percentage up to 100%%, found \"%s\"", max_bad_text);
     return 0;
 }
 
@@ -123,7 +127,11 @@ static void print_json_string(const char *bytes, size_t size)
     const uint8_t *p = (const uint8_t *)bytes;
     putchar('"');
     for (size_t i = 0; i < size;) {
-        size_t n = p[i] < 0x80 ? 1 : p[i] >= 0xc2 && p[i] < 0xe0 ? 2 : (p[i] & 0xf0) == 0xe0 ? 3 : p[i] >= 0xf0 && p[i] < 0xf5 ? 4 : 0;
+        size_t n     = p[i] < 0x80                   ? 1
+                       : p[i] >= 0xc2 && p[i] < 0xe0 ? 2
+                       : (p[i] & 0xf0) == 0xe0       ? 3
+                       : p[i] >= 0xf0 && p[i] < 0xf5 ? 4
+                                                     : 0;
         bool   valid = n > 0 && i + n <= size;
         for (size_t k = 1; valid && k < n; k++) valid = (p[i + k] & 0xc0) == 0x80;
         if (valid && n == 3) valid = !(p[i] == 0xe0 && p[i + 1] < 0xa0) && !(p[i] == 0xed && p[i + 1] >= 0xa0);
@@ -147,8 +155,10 @@ static void print_json_record(const dinov_index_record *r, const char *key)
     printf("{\"path\": ");
     print_json_string(key, r->key_size);
     printf(", \"status\": \"%s\", \"row\": ", dinov_input_status_name(r->status));
-    if (r->status == DINOV_INPUT_OK) printf("%" PRId64, r->row);
-    else printf("null");
+    if (r->status == DINOV_INPUT_OK)
+        printf("%" PRId64, r->row);
+    else
+        printf("null");
     printf(", \"width\": %u, \"height\": %u, \"input_width\": %u, \"input_height\": %u, \"grid_w\": %u, \"grid_h\": %u}\n",
            r->width, r->height, r->input_width, r->input_height, r->grid_w, r->grid_h);
 }
@@ -200,6 +210,7 @@ static dinov_status open_model(const dinov_tool *tool, struct model *m, dinov_er
     dinov_status         status = dinov_checkpoint_open(&m->checkpoint, model_path, err);
 
     if (status == DINOV_OK) {
+        DINOV_TRY(dinov_checkpoint_verify(m->checkpoint, (int)threads, err));
         weights = dinov_checkpoint_weights(m->checkpoint);
         snprintf(m->id, sizeof m->id, "%s", dinov_checkpoint_content_id(m->checkpoint));
     } else {
@@ -209,8 +220,8 @@ static dinov_status open_model(const dinov_tool *tool, struct model *m, dinov_er
         weights = dinov_import_weights(m->import);
         DINOV_TRY(dinov_content_id(m->id, weights->tensors, weights->count, (int)threads, err));
         if (!quiet)
-            dinov_tool_note(tool, "%s: converted in memory; to keep the result: dinov-convert %s -o model.safetensors",
-                            model_path, model_path);
+            dinov_tool_note(tool, "%s: converted in memory; to keep the result: dinov-convert %s -o model.safetensors", model_path,
+                            model_path);
     }
     dinov_engine_options how = {.threads = (int)threads, .isa = isa};
     return dinov_engine_open_weights(&m->engine, weights, &how, err);
@@ -266,9 +277,13 @@ static void on_progress(void *arg, const dinov_extract_progress *p)
     const char *stage = p->model >= p->decode && p->model >= p->write ? "model" : p->decode >= p->write ? "decode" : "write";
     w->last           = p->seconds;
     w->line           = true;
-    fprintf(stderr, "\r\033[K%" PRId64 "/%" PRId64 "  %.1f img/s  %" PRId64 ":%02" PRId64 ":%02" PRId64 " left  %s-bound (%.0f%%)", p->done,
-            p->total, rate, left / 3600, left / 60 % 60, left % 60, stage,
-            100 * (stage[0] == 'm' ? p->model : stage[0] == 'd' ? p->decode : p->write) / (p->seconds > 0 ? p->seconds : 1));
+    fprintf(stderr, "\r\033[K%" PRId64 "/%" PRId64 "  %.1f img/s  %" PRId64 ":%02" PRId64 ":%02" PRId64 " left  %s-bound (%.0f%%)",
+            p->done, p->total, rate, left / 3600, left / 60 % 60, left % 60, stage,
+            100 *
+                (stage[0] == 'm'   ? p->model
+                 : stage[0] == 'd' ? p->decode
+                                   : p->write) /
+                (p->seconds > 0 ? p->seconds : 1));
     if (p->bad) fprintf(stderr, "  %" PRId64 " bad", p->bad);
 }
 
@@ -286,19 +301,22 @@ static void report(const struct watch *w, const dinov_extract_report *r)
     int64_t bad = r->total - r->count[DINOV_INPUT_OK];
     if (!verbose && w->bad > SHOWN_BAD) dinov_tool_note(w->tool, "and %" PRId64 " more bad inputs; see --ls", w->bad - SHOWN_BAD);
     if (quiet) return;
-    if (r->already) dinov_tool_note(w->tool, "%s: this run is already finished: %" PRId64 " rows", output, r->count[DINOV_INPUT_OK]);
-    else dinov_tool_note(w->tool, "%s: %" PRId64 " rows of %" PRId64 " inputs, %" PRId64 " bad", output, r->count[DINOV_INPUT_OK], r->total, bad);
+    if (r->already)
+        dinov_tool_note(w->tool, "%s: this run is already finished: %" PRId64 " rows", output, r->count[DINOV_INPUT_OK]);
+    else
+        dinov_tool_note(w->tool, "%s: %" PRId64 " rows of %" PRId64 " inputs, %" PRId64 " bad", output, r->count[DINOV_INPUT_OK],
+                        r->total, bad);
 }
 
 static int run(const dinov_tool *tool, int argc, char **argv)
 {
-    dinov_error           err = {0};
-    dinov_extract_options o   = {0};
-    dinov_extract_report  r   = {0};
-    struct model          m   = {0};
-    dinov_inputs        *inputs = NULL;
-    bool                  npy     = false;
-    struct watch          watch   = {.tool = tool, .terminal = isatty(STDERR_FILENO)};
+    dinov_error           err    = {0};
+    dinov_extract_options o      = {0};
+    dinov_extract_report  r      = {0};
+    struct model          m      = {0};
+    dinov_inputs         *inputs = NULL;
+    bool                  npy    = false;
+    struct watch          watch  = {.tool = tool, .terminal = isatty(STDERR_FILENO)};
 
     if (listing) return model_path || output || argc ? dinov_tool_usage(tool, "--ls OUT stands alone, or with --json") : list(tool);
     int code = parse_options(tool, argc, &o);
@@ -313,8 +331,7 @@ static int run(const dinov_tool *tool, int argc, char **argv)
 
     dinov_status status = open_sources(&inputs, &npy, argc, argv, &err);
     if (status == DINOV_OK) status = open_model(tool, &m, &err);
-    if (status == DINOV_OK && !preset_text)
-        status = dinov_preset_parse(&o.preset, dinov_engine_preprocess(m.engine)->preset, &err);
+    if (status == DINOV_OK && !preset_text) status = dinov_preset_parse(&o.preset, dinov_engine_preprocess(m.engine)->preset, &err);
     if (status == DINOV_OK) {
         if (o.patch && o.preset.kind == DINOV_PRESET_EVAL && !npy && !quiet)
             dinov_tool_note(tool, "warning: preset eval crops the picture, so patches of its borders are missing; "

@@ -64,7 +64,7 @@ static dinov_status take_foreign(dinov_import *in, const dinov_import_options *o
             "%s: was a dinov checkpoint and was written again by another tool, or its first bytes are damaged: its digests "
             "and settings no longer hold. Use the original, or take the tensors as they are with --interp RULE",
             s->where);
-    in->weights = (dinov_weights){.tensors = s->tensors, .count = s->count};
+    in->weights = (dinov_weights){.tensors = s->tensors, .count = s->count, .map = s->map.data, .map_size = s->map.size};
     DINOV_TRY(dinov_recognise(&in->weights.model, s->tensors, s->count, &o->recognise, s->where, err));
     dinov_preprocess_default(&in->weights.preprocess, &in->weights.model);
     in->provenance = (dinov_provenance){.source_format = dinov_layout_name(s->layout),

@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import random
+import re
 import resource
 import signal
 import struct
@@ -102,6 +103,20 @@ class Case(unittest.TestCase):
                 with open(self.path(out, name), "rb") as f:
                     result[name] = f.read()
         return result
+
+
+class Codes(unittest.TestCase):
+    def test_every_code_is_in_the_table(self):
+        root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        with open(os.path.join(root, "docs", "errors.md"), encoding="utf-8") as f:
+            table = f.read()
+        found = set()
+        for folder, name in [("image", n) for n in os.listdir(os.path.join(root, "image"))] + [
+                ("infer", "extract.c"), ("infer", "index.c"), ("infer", "npy.c"), ("infer", "result.c"), ("cli", "dinov_infer.c")]:
+            with open(os.path.join(root, folder, name), encoding="utf-8") as f:
+                found |= set(re.findall(r'"((?:IMG|NPY|IDX|RUN|INPUT|OPT)-[A-Z0-9-]+)"', f.read()))
+        self.assertGreater(len(found), 25)
+        self.assertEqual([c for c in sorted(found) if f"| {c} |" not in table], [])
 
 
 class Usage(Case):

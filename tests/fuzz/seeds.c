@@ -33,7 +33,8 @@ static void draw(uint8_t *row, size_t size, int y)
     for (size_t i = 0; i < size; i++) row[i] = (uint8_t)(i * 13 + (unsigned)y * 29 + (i * (unsigned)y) % 7 * 20);
 }
 
-static void jpeg(const char *name, J_COLOR_SPACE in, J_COLOR_SPACE stored, int progressive, int restart, int sampling, int with_exif)
+static void jpeg(const char *name, J_COLOR_SPACE in, J_COLOR_SPACE stored, int progressive, int restart, int sampling,
+                 int with_exif)
 {
     struct jpeg_compress_struct c;
     struct jpeg_error_mgr       e;
@@ -67,11 +68,11 @@ static void jpeg(const char *name, J_COLOR_SPACE in, J_COLOR_SPACE stored, int p
 
 static void one_png(int colour, int depth, int interlaced)
 {
-    char        name[64];
-    uint8_t     row[8 * SIDE];
-    png_color   palette[16];
-    png_byte    alpha[3] = {0, 128, 255};
-    png_color_16 key     = {.gray = 1, .red = 1, .green = 2, .blue = 3};
+    char         name[64];
+    uint8_t      row[8 * SIDE];
+    png_color    palette[16];
+    png_byte     alpha[3] = {0, 128, 255};
+    png_color_16 key      = {.gray = 1, .red = 1, .green = 2, .blue = 3};
     snprintf(name, sizeof name, "colour%d-depth%d%s", colour, depth, interlaced ? "-adam7" : "");
     FILE       *f    = create("png", name);
     png_structp png  = png_create_write_struct(PNG_LIBPNG_VER_STRING, NULL, NULL, NULL);
@@ -115,7 +116,7 @@ int main(int argc, char **argv)
     folder = argv[1];
     mkdir(folder, 0777);
     for (int progressive = 0; progressive < 2; progressive++) {
-        char name[64];
+        char        name[64];
         const char *kind = progressive ? "progressive" : "baseline";
 #define NAMED(text) (snprintf(name, sizeof name, "%s-%s", kind, text), name)
         jpeg(NAMED("444"), JCS_RGB, JCS_YCbCr, progressive, 0, 5, 0);

@@ -61,8 +61,10 @@ static dinov_status do_resize(const char *args, dinov_error *err)
     dinov_window c;
     void        *bytes;
     size_t       size;
-    if (sscanf(args, "%4095s %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64
-               " %" SCNd64 " %4095s", in, &w, &h, &ow, &oh, &c.x, &c.y, &c.width, &c.height, out) != 10) exit(64);
+    if (sscanf(args,
+               "%4095s %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64 " %4095s", in,
+               &w, &h, &ow, &oh, &c.x, &c.y, &c.width, &c.height, out) != 10)
+        exit(64);
     DINOV_TRY(dinov_file_read(&bytes, &size, in, SIZE_MAX, err));
     if (size != 3 * (size_t)(w * h)) exit(64);
     uint8_t     *result = dinov_alloc((size_t)(c.width * c.height), 3);
@@ -81,7 +83,7 @@ static dinov_status do_preset(const char *args, dinov_error *err)
     char         text[64], in[4096], out[4096];
     int64_t      patch, w, h;
     dinov_preset preset;
-    dinov_image  image = {0};
+    dinov_image  image  = {0};
     float       *pixels = NULL;
     dinov_status status;
     if (sscanf(args, "%63s %" SCNd64 " %4095s %4095s", text, &patch, in, out) != 4) exit(64);
@@ -118,12 +120,18 @@ int main(void)
     while (fgets(line, sizeof line, stdin)) {
         dinov_error  err = {0};
         dinov_status status;
-        if (strncmp(line, "decode ", 7) == 0) status = do_decode(line + 7, 0, &err);
-        else if (strncmp(line, "turn ", 5) == 0) status = do_decode(line + 5, 1, &err);
-        else if (strncmp(line, "resize ", 7) == 0) status = do_resize(line + 7, &err);
-        else if (strncmp(line, "preset ", 7) == 0) status = do_preset(line + 7, &err);
-        else if (strncmp(line, "size ", 5) == 0) status = do_size(line + 5, &err);
-        else return 64;
+        if (strncmp(line, "decode ", 7) == 0)
+            status = do_decode(line + 7, 0, &err);
+        else if (strncmp(line, "turn ", 5) == 0)
+            status = do_decode(line + 5, 1, &err);
+        else if (strncmp(line, "resize ", 7) == 0)
+            status = do_resize(line + 7, &err);
+        else if (strncmp(line, "preset ", 7) == 0)
+            status = do_preset(line + 7, &err);
+        else if (strncmp(line, "size ", 5) == 0)
+            status = do_size(line + 5, &err);
+        else
+            return 64;
         if (status != DINOV_OK) printf("%s %s\n", err.code, err.msg);
         fflush(stdout);
     }

@@ -28,8 +28,8 @@ static void draw(void)
 
 static size_t png_of(uint8_t *out, size_t room)
 {
-    png_image image = {.version = PNG_IMAGE_VERSION, .width = W, .height = H, .format = PNG_FORMAT_RGB};
-    png_alloc_size_t size = room;
+    png_image        image = {.version = PNG_IMAGE_VERSION, .width = W, .height = H, .format = PNG_FORMAT_RGB};
+    png_alloc_size_t size  = room;
     draw();
     assert_true(png_image_write_to_memory(&image, out, &size, 0, pixels, 0, NULL));
     return size;
@@ -40,8 +40,8 @@ static size_t jpeg_of(uint8_t *out, size_t room, int w, int h, const uint8_t *ex
 {
     struct jpeg_compress_struct c;
     struct jpeg_error_mgr       e;
-    unsigned char              *buffer = out;
-    unsigned long               size   = room;
+    unsigned char              *buffer      = out;
+    unsigned long               size        = room;
     uint8_t                     row[3 * 64] = {0};
 
     assert_true(w <= 64);
@@ -77,10 +77,21 @@ static void assert_refused(const void *bytes, size_t size, dinov_status status, 
 static void preset_grammar(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"", "eval:", "eval:0", "eval:x", "eval:16385", "full:3", "short", "long:", "square:-1",
-                                      "evals", "eval:224 ", "EVAL", "short:99999999999999999999"};
-    dinov_preset p;
-    dinov_error  err;
+    static const char *const bad[] = {"",
+                                      "eval:",
+                                      "eval:0",
+                                      "eval:x",
+                                      "eval:16385",
+                                      "full:3",
+                                      "short",
+                                      "long:",
+                                      "square:-1",
+                                      "evals",
+                                      "eval:224 ",
+                                      "EVAL",
+                                      "short:99999999999999999999"};
+    dinov_preset             p;
+    dinov_error              err;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         assert_int_equal(dinov_preset_parse(&p, bad[i], &err), DINOV_ERR_CONFIG);
         assert_string_equal(err.code, "OPT-PRESET");
@@ -115,10 +126,10 @@ static void preset_sizes(void **state)
     size_is("square:98", 640, 480, 98, 98);
     size_is("short:224", 640, 480, 294, 224); /* 298.67 is nearer to 294 than to 308 */
     size_is("short:224", 480, 640, 224, 294);
-    size_is("long:518", 640, 480, 518, 392);  /* 388.5: 392 */
+    size_is("long:518", 640, 480, 518, 392); /* 388.5: 392 */
     size_is("full", 1, 1, 14, 14);
-    size_is("full", 21, 20, 28, 14);          /* halves go up */
-    size_is("full", 640, 483, 644, 490);      /* 483 = 34.5 patches */
+    size_is("full", 21, 20, 28, 14);     /* halves go up */
+    size_is("full", 640, 483, 644, 490); /* 483 = 34.5 patches */
     size_is("short:100", 100, 100, 98, 98);
     assert_int_equal(dinov_preset_parse(&p, "eval:225", NULL), DINOV_OK);
     assert_int_equal(dinov_preset_size(&p, 14, 10, 10, &w, &h, &err), DINOV_ERR_CONFIG);
@@ -134,7 +145,8 @@ static void turning(void **state)
     static const struct {
         int     orientation, w, h;
         uint8_t first; /* a or b comes first */
-    } want[] = {{1, 2, 1, 'a'}, {2, 2, 1, 'b'}, {3, 2, 1, 'b'}, {4, 2, 1, 'a'}, {5, 1, 2, 'a'}, {6, 1, 2, 'a'}, {7, 1, 2, 'b'}, {8, 1, 2, 'b'}};
+    } want[] = {{1, 2, 1, 'a'}, {2, 2, 1, 'b'}, {3, 2, 1, 'b'}, {4, 2, 1, 'a'},
+                {5, 1, 2, 'a'}, {6, 1, 2, 'a'}, {7, 1, 2, 'b'}, {8, 1, 2, 'b'}};
     for (size_t i = 0; i < sizeof want / sizeof want[0]; i++) {
         dinov_image image = {.pixels = dinov_alloc(6, 1), .width = 2, .height = 1, .orientation = want[i].orientation};
         memcpy(image.pixels, "aaabbb", 6);
@@ -173,7 +185,7 @@ static void truncation(void **state)
     (void)state;
     uint8_t bytes[8192];
     for (int kind = 0; kind < 3; kind++) {
-        size_t size = kind == 2 ? png_of(bytes, sizeof bytes) : jpeg_of(bytes, sizeof bytes, 40, 33, NULL, 0, kind);
+        size_t      size = kind == 2 ? png_of(bytes, sizeof bytes) : jpeg_of(bytes, sizeof bytes, 40, 33, NULL, 0, kind);
         dinov_image image;
         assert_int_equal(dinov_image_decode(&image, bytes, size, "whole", NULL), DINOV_OK);
         dinov_image_clear(&image);
@@ -247,8 +259,8 @@ static void allocation_failures(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(preset_grammar), cmocka_unit_test(preset_sizes),    cmocka_unit_test(turning),
-        cmocka_unit_test(exif),           cmocka_unit_test(truncation),      cmocka_unit_test(no_grey_filling),
+        cmocka_unit_test(preset_grammar), cmocka_unit_test(preset_sizes),        cmocka_unit_test(turning),
+        cmocka_unit_test(exif),           cmocka_unit_test(truncation),          cmocka_unit_test(no_grey_filling),
         cmocka_unit_test(lying_headers),  cmocka_unit_test(allocation_failures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

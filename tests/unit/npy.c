@@ -22,8 +22,10 @@ static size_t build(uint8_t *out, int major, const char *header, size_t data)
     size_t n = strlen(header), prefix = major == 1 ? 10 : 12;
     memcpy(out, "\x93NUMPY", 6);
     out[6] = (uint8_t)major, out[7] = 0;
-    if (major == 1) dinov_put_le16(out + 8, (uint16_t)n);
-    else dinov_put_le32(out + 8, (uint32_t)n);
+    if (major == 1)
+        dinov_put_le16(out + 8, (uint16_t)n);
+    else
+        dinov_put_le32(out + 8, (uint32_t)n);
     memcpy(out + prefix, header, n);
     memset(out + prefix + n, 0, data);
     return prefix + n + data;
@@ -31,10 +33,10 @@ static size_t build(uint8_t *out, int major, const char *header, size_t data)
 
 static void check(int major, const char *header, size_t data, const char *code)
 {
-    uint8_t     bytes[1024];
-    dinov_npy   a;
-    dinov_error err  = {0};
-    size_t      size = build(bytes, major, header, data);
+    uint8_t      bytes[1024];
+    dinov_npy    a;
+    dinov_error  err    = {0};
+    size_t       size   = build(bytes, major, header, data);
     dinov_status status = dinov_npy_parse_f32(&a, bytes, size, "x.npy", &err);
     assert_string_equal(err.code, code);
     assert_int_equal(status == DINOV_OK, code[0] == '\0');
