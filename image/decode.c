@@ -94,8 +94,7 @@ dinov_status dinov_image_decode(dinov_image *out, const void *bytes, size_t size
     dinov_escape(shown, sizeof shown, name, strlen(name));
     if (size == 0) return dinov_fail(err, DINOV_ERR_CORRUPT, "IMG-TRUNCATED", "%s: the file is empty", shown);
     if (!format)
-        return dinov_fail(err, DINOV_ERR_UNSUPPORTED, "IMG-FORMAT", "%s: expected a JPEG or PNG picture, found neither",
-                          shown);
+        return dinov_fail(err, DINOV_ERR_UNSUPPORTED, "IMG-FORMAT", "%s: expected a JPEG or PNG picture, found neither", shown);
     if (!s || !s->decode)
         return dinov_fail(err, DINOV_ERR_UNSUPPORTED, "IMG-FORMAT",
                           "%s: expected a JPEG or PNG picture, found %s; convert it to PNG first", shown, format);
@@ -107,13 +106,12 @@ dinov_status dinov_image_decode(dinov_image *out, const void *bytes, size_t size
 dinov_status dinov_image_check_size(uint64_t width, uint64_t height, const char *name, dinov_error *err)
 {
     if (width == 0 || height == 0)
-        return dinov_fail(err, DINOV_ERR_CORRUPT, "IMG-CORRUPT", "%s: expected a size of at least 1 x 1, found %llu x %llu",
-                          name, (unsigned long long)width, (unsigned long long)height);
+        return dinov_fail(err, DINOV_ERR_CORRUPT, "IMG-CORRUPT", "%s: expected a size of at least 1 x 1, found %llu x %llu", name,
+                          (unsigned long long)width, (unsigned long long)height);
     if (width > DINOV_IMAGE_MAX_SIDE || height > DINOV_IMAGE_MAX_SIDE || width * height > DINOV_IMAGE_MAX_PIXELS)
         return dinov_fail(err, DINOV_ERR_LIMIT, "IMG-LARGE",
-                          "%s: %llu x %llu pixels; expected sides of at most %d and at most %d pixels; shrink it first",
-                          name, (unsigned long long)width, (unsigned long long)height, DINOV_IMAGE_MAX_SIDE,
-                          DINOV_IMAGE_MAX_PIXELS);
+                          "%s: %llu x %llu pixels; expected sides of at most %d and at most %d pixels; shrink it first", name,
+                          (unsigned long long)width, (unsigned long long)height, DINOV_IMAGE_MAX_SIDE, DINOV_IMAGE_MAX_PIXELS);
     return DINOV_OK;
 }
 
@@ -144,13 +142,20 @@ int dinov_exif_orientation(const void *tiff, size_t size)
 static int64_t turned_index(int orientation, int64_t x, int64_t y, int64_t w, int64_t h)
 {
     switch (orientation) {
-    case 2: return y * w + (w - 1 - x);
-    case 3: return (h - 1 - y) * w + (w - 1 - x);
-    case 4: return (h - 1 - y) * w + x;
-    case 5: return x * h + y;
-    case 6: return x * h + (h - 1 - y);
-    case 7: return (w - 1 - x) * h + (h - 1 - y);
-    default: return (w - 1 - x) * h + y; /* 8 */
+    case 2:
+        return y * w + (w - 1 - x);
+    case 3:
+        return (h - 1 - y) * w + (w - 1 - x);
+    case 4:
+        return (h - 1 - y) * w + x;
+    case 5:
+        return x * h + y;
+    case 6:
+        return x * h + (h - 1 - y);
+    case 7:
+        return (w - 1 - x) * h + (h - 1 - y);
+    default:
+        return (w - 1 - x) * h + y; /* 8 */
     }
 }
 

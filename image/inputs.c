@@ -96,9 +96,9 @@ const char *dinov_inputs_path(const dinov_inputs *inputs, int64_t index) { retur
 
 static bool picture_by_name(const char *path)
 {
-    static const char *const endings[] = {"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm",
-                                          "pgm", "pbm", "pnm", "heic", "heif", "avif", "jxl", "jp2", "j2k", "psd", "exr"};
-    const char *dot = strrchr(path, '.');
+    static const char *const endings[] = {"jpg", "jpeg", "jpe", "jfif", "png",  "webp", "gif", "bmp", "tif", "tiff", "ppm",
+                                          "pgm", "pbm",  "pnm", "heic", "heif", "avif", "jxl", "jp2", "j2k", "psd",  "exr"};
+    const char              *dot       = strrchr(path, '.');
     if (!dot || strchr(dot, '/')) return false;
     for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++)
         if (strcasecmp(dot + 1, endings[i]) == 0) return true;
@@ -130,8 +130,8 @@ struct walk {
 };
 
 /* Remembers a folder to walk, unless it is one of those above it. */
-static dinov_status push_folder(struct walk *w, const char *folder, const char *name, int64_t parent,
-                                const struct stat *st, dinov_error *err)
+static dinov_status push_folder(struct walk *w, const char *folder, const char *name, int64_t parent, const struct stat *st,
+                                dinov_error *err)
 {
     for (int64_t i = parent; i >= 0; i = w->folders[i].parent)
         if (w->folders[i].device == st->st_dev && w->folders[i].inode == st->st_ino) return DINOV_OK;
@@ -158,7 +158,7 @@ static dinov_status walk_folder(struct walk *w, int64_t index, dinov_error *err)
     }
     for (;;) {
         struct stat st;
-        errno           = 0;
+        errno            = 0;
         struct dirent *e = readdir(dir);
         if (!e && errno) {
             status = fail_path(err, errno, folder, "read this folder");

@@ -35,7 +35,7 @@ typedef struct dinov_window {
 
 /* PIL's resize of an 8-bit RGB picture with the antialiased bicubic filter, bit for bit. Of the
  * out_width x out_height result only `window` is computed: out is [window.height, window.width, 3]. */
-dinov_status dinov_resize_bicubic(uint8_t *out, dinov_window window, int64_t out_width, int64_t out_height,
-                                  const uint8_t *in, int64_t in_width, int64_t in_height, dinov_error *err);
+dinov_status dinov_resize_bicubic(uint8_t *out, dinov_window window, int64_t out_width, int64_t out_height, const uint8_t *in,
+                                  int64_t in_width, int64_t in_height, dinov_error *err);
 
 #endif

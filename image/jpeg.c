@@ -38,8 +38,8 @@ _Noreturn static void give_up(struct decoder *d, dinov_status status)
 
 _Noreturn static void truncated(struct decoder *d)
 {
-    give_up(d, dinov_fail(d->err, DINOV_ERR_CORRUPT, "IMG-TRUNCATED",
-                          "%s: the JPEG data ends before the picture is complete", d->name));
+    give_up(d, dinov_fail(d->err, DINOV_ERR_CORRUPT, "IMG-TRUNCATED", "%s: the JPEG data ends before the picture is complete",
+                          d->name));
 }
 
 _Noreturn static void corrupt(struct decoder *d)
@@ -67,14 +67,17 @@ static void emit_message(j_common_ptr cinfo, int level)
     if (level >= 0) return;
     switch (cinfo->err->msg_code) {
     case JWRN_JPEG_EOF:
-    case JWRN_HIT_MARKER: truncated(d);
+    case JWRN_HIT_MARKER:
+        truncated(d);
     case JWRN_ADOBE_XFORM:
     case JWRN_BOGUS_PROGRESSION:
     case JWRN_EXTRANEOUS_DATA:
     case JWRN_JFIF_MAJOR:
     case JWRN_NOT_SEQUENTIAL:
-    case JWRN_TOO_MUCH_DATA: return;
-    default: corrupt(d);
+    case JWRN_TOO_MUCH_DATA:
+        return;
+    default:
+        corrupt(d);
     }
 }
 
@@ -101,8 +104,8 @@ static void watch_scans(j_common_ptr cinfo)
 {
     struct decoder *d = (struct decoder *)cinfo->err;
     if (d->cinfo.input_scan_number > DINOV_IMAGE_MAX_SCANS)
-        give_up(d, dinov_fail(d->err, DINOV_ERR_LIMIT, "IMG-LARGE", "%s: expected at most %d JPEG scans, found more",
-                              d->name, DINOV_IMAGE_MAX_SCANS));
+        give_up(d, dinov_fail(d->err, DINOV_ERR_LIMIT, "IMG-LARGE", "%s: expected at most %d JPEG scans, found more", d->name,
+                              DINOV_IMAGE_MAX_SCANS));
 }
 
 /*
@@ -157,17 +160,23 @@ static dinov_status read_header(struct decoder *d, size_t size)
         return dinov_fail(d->err, DINOV_ERR_UNSUPPORTED, "IMG-FORMAT",
                           "%s: expected Huffman-coded JPEG, found arithmetic coding; convert it first", d->name);
     switch (cinfo->num_components) {
-    case 1: cinfo->out_color_space = JCS_GRAYSCALE; break;
-    case 3: cinfo->out_color_space = JCS_RGB; break;
-    case 4: cinfo->out_color_space = JCS_CMYK; break;
+    case 1:
+        cinfo->out_color_space = JCS_GRAYSCALE;
+        break;
+    case 3:
+        cinfo->out_color_space = JCS_RGB;
+        break;
+    case 4:
+        cinfo->out_color_space = JCS_CMYK;
+        break;
     default:
-        return dinov_fail(d->err, DINOV_ERR_UNSUPPORTED, "IMG-FORMAT",
-                          "%s: expected a JPEG of 1, 3 or 4 components, found %d", d->name, cinfo->num_components);
+        return dinov_fail(d->err, DINOV_ERR_UNSUPPORTED, "IMG-FORMAT", "%s: expected a JPEG of 1, 3 or 4 components, found %d",
+                          d->name, cinfo->num_components);
     }
     if (!can_hold(cinfo, size))
         return dinov_fail(d->err, DINOV_ERR_CORRUPT, "IMG-TRUNCATED",
-                          "%s: %zu bytes cannot hold the %u x %u pixels its header promises", d->name, size,
-                          cinfo->image_width, cinfo->image_height);
+                          "%s: %zu bytes cannot hold the %u x %u pixels its header promises", d->name, size, cinfo->image_width,
+                          cinfo->image_height);
     return DINOV_OK;
 }
 
@@ -206,8 +215,7 @@ static dinov_status decode(struct decoder *d, dinov_image *out, size_t size)
     /* Pages of this buffer become resident only as rows really arrive. */
     out->pixels = dinov_alloc((size_t)(out->width * out->height), 3);
     if (!out->pixels) return dinov_fail_nomem(d->err, d->name, "its pixels");
-    if (cinfo->num_components == 4)
-        row = cinfo->mem->alloc_small((j_common_ptr)cinfo, JPOOL_IMAGE, 4 * (size_t)out->width);
+    if (cinfo->num_components == 4) row = cinfo->mem->alloc_small((j_common_ptr)cinfo, JPOOL_IMAGE, 4 * (size_t)out->width);
     jpeg_start_decompress(cinfo);
     read_rows(d, out, row);
     jpeg_finish_decompress(cinfo); /* reads on to the end marker */
@@ -232,13 +240,13 @@ dinov_status dinov_jpeg_decode(dinov_image *out, const void *bytes, size_t size,
     d.errors.error_exit         = error_exit;
     d.errors.emit_message       = emit_message;
     d.progress.progress_monitor = watch_scans;
-    d.source = (struct jpeg_source_mgr){.next_input_byte   = bytes,
-                                        .bytes_in_buffer   = size,
-                                        .init_source       = init_source,
-                                        .fill_input_buffer = fill_input_buffer,
-                                        .skip_input_data   = skip_input_data,
-                                        .resync_to_restart = jpeg_resync_to_restart,
-                                        .term_source       = term_source};
+    d.source                    = (struct jpeg_source_mgr){.next_input_byte   = bytes,
+                                                           .bytes_in_buffer   = size,
+                                                           .init_source       = init_source,
+                                                           .fill_input_buffer = fill_input_buffer,
+                                                           .skip_input_data   = skip_input_data,
+                                                           .resync_to_restart = jpeg_resync_to_restart,
+                                                           .term_source       = term_source};
     run(&d, out, size);
     jpeg_destroy_decompress(&d.cinfo);
     return d.status;

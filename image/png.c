@@ -30,8 +30,8 @@ static void on_error(png_structp png, png_const_charp text)
     if (d->no_memory)
         d->status = dinov_fail_nomem(d->err, d->name, "decoding");
     else if (d->bytes.failed)
-        d->status = dinov_fail(d->err, DINOV_ERR_CORRUPT, "IMG-TRUNCATED",
-                               "%s: the PNG data ends before the picture is complete", d->name);
+        d->status =
+            dinov_fail(d->err, DINOV_ERR_CORRUPT, "IMG-TRUNCATED", "%s: the PNG data ends before the picture is complete", d->name);
     else
         d->status = dinov_fail(d->err, DINOV_ERR_CORRUPT, "IMG-CORRUPT", "%s: damaged PNG: %s", d->name,
                                dinov_escape(shown, sizeof shown, text, strlen(text)));
@@ -145,13 +145,14 @@ static void run(struct decoder *d, png_structp png, png_infop info, dinov_image 
 
 dinov_status dinov_png_decode(dinov_image *out, const void *bytes, size_t size, const char *name, dinov_error *err)
 {
-    struct decoder d = {.bytes = dinov_cursor_make(bytes, size), .name = name, .err = err};
+    struct decoder d    = {.bytes = dinov_cursor_make(bytes, size), .name = name, .err = err};
     png_infop      info = NULL;
-    png_structp    png  = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &d, on_error, on_warning, &d, png_alloc,
-                                                   png_release);
+    png_structp    png  = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &d, on_error, on_warning, &d, png_alloc, png_release);
     if (png) info = png_create_info_struct(png);
-    if (!png || !info) d.status = dinov_fail_nomem(err, name, "decoding");
-    else run(&d, png, info, out);
+    if (!png || !info)
+        d.status = dinov_fail_nomem(err, name, "decoding");
+    else
+        run(&d, png, info, out);
     png_destroy_read_struct(&png, &info, NULL);
     return d.status;
 }

@@ -65,8 +65,8 @@ static int64_t nearest_multiple(int64_t numerator, int64_t denominator, int64_t 
     return patch * (n > 0 ? n : 1);
 }
 
-dinov_status dinov_preset_size(const dinov_preset *preset, int64_t patch, int64_t width, int64_t height,
-                               int64_t *input_width, int64_t *input_height, dinov_error *err)
+dinov_status dinov_preset_size(const dinov_preset *preset, int64_t patch, int64_t width, int64_t height, int64_t *input_width,
+                               int64_t *input_height, dinov_error *err)
 {
     int64_t n = preset->size, w = n, h = n;
     bool    wide = width > height;
@@ -111,8 +111,8 @@ dinov_status dinov_preset_size(const dinov_preset *preset, int64_t patch, int64_
 static int64_t half_to_even(int64_t d) { return d / 2 + (d & (d / 2) & 1); }
 
 /* The size after Resize and the part of it the crop keeps. */
-static dinov_window resized_window(const dinov_preset *preset, const dinov_image *image, int64_t w, int64_t h,
-                                   int64_t *resized_w, int64_t *resized_h)
+static dinov_window resized_window(const dinov_preset *preset, const dinov_image *image, int64_t w, int64_t h, int64_t *resized_w,
+                                   int64_t *resized_h)
 {
     *resized_w = w;
     *resized_h = h;
@@ -134,8 +134,8 @@ static void normalise(float *out, const uint8_t *rgb, int64_t pixels, const dino
     }
 }
 
-dinov_status dinov_preset_apply(const dinov_preset *preset, int64_t patch, const dinov_preprocess *preprocess,
-                                dinov_image *image, float *pixels, dinov_error *err)
+dinov_status dinov_preset_apply(const dinov_preset *preset, int64_t patch, const dinov_preprocess *preprocess, dinov_image *image,
+                                float *pixels, dinov_error *err)
 {
     int64_t w, h, resized_w, resized_h;
 
@@ -144,8 +144,7 @@ dinov_status dinov_preset_apply(const dinov_preset *preset, int64_t patch, const
     dinov_window window = resized_window(preset, image, w, h, &resized_w, &resized_h);
     uint8_t     *rgb    = dinov_alloc((size_t)(w * h), 3);
     if (!rgb) return dinov_fail_nomem(err, "image", "the resized picture");
-    dinov_status status = dinov_resize_bicubic(rgb, window, resized_w, resized_h, image->pixels, image->width,
-                                               image->height, err);
+    dinov_status status = dinov_resize_bicubic(rgb, window, resized_w, resized_h, image->pixels, image->width, image->height, err);
     if (status == DINOV_OK) normalise(pixels, rgb, w * h, preprocess);
     dinov_free(rgb);
     return status;

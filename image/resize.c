@@ -73,7 +73,7 @@ static dinov_status taps_init(struct taps *t, int64_t in, int64_t out, int64_t f
         t->first[i] = (int32_t)begin;
         t->count[i] = (int32_t)(end - begin);
         for (int64_t j = 0; j < end - begin; j++) {
-            double w = (sum != 0.0 ? exact[j] / sum : exact[j]) * (1 << FRACTION);
+            double w                   = (sum != 0.0 ? exact[j] / sum : exact[j]) * (1 << FRACTION);
             t->weight[i * t->most + j] = (int32_t)(w < 0 ? w - 0.5 : w + 0.5);
         }
     }
@@ -85,8 +85,8 @@ typedef int32_t words __attribute__((vector_size(32)));
 typedef uint8_t bytes8 __attribute__((vector_size(8)));
 
 /* out[0..48) = clamp(round(sum over j of weight[j] * in[j * stride + 0..48))) */
-static inline __attribute__((always_inline)) void blend(uint8_t *out, const uint8_t *in, int64_t stride,
-                                                        const int32_t *weight, int32_t count)
+static inline __attribute__((always_inline)) void blend(uint8_t *out, const uint8_t *in, int64_t stride, const int32_t *weight,
+                                                        int32_t count)
 {
     enum { LANES = 8, GROUPS = STRIP / LANES };
     words sum[GROUPS];
@@ -99,8 +99,8 @@ static inline __attribute__((always_inline)) void blend(uint8_t *out, const uint
         }
     for (int g = 0; g < GROUPS; g++) {
         words v  = sum[g] >> FRACTION;
-        v        = v & ~(v >> 31);             /* below 0: 0 */
-        v        = v | ((255 - v) >> 31);      /* above 255: all ones, cut to 255 below */
+        v        = v & ~(v >> 31);        /* below 0: 0 */
+        v        = v | ((255 - v) >> 31); /* above 255: all ones, cut to 255 below */
         bytes8 b = __builtin_convertvector(v, bytes8);
         memcpy(out + LANES * g, &b, sizeof b);
     }
@@ -114,8 +114,8 @@ struct pass {
     int64_t            width, rows; /* of the output */
     const struct taps *taps;
     int64_t            origin;
-    uint8_t           *strips;      /* rows pass: [columns, STRIP] */
-    int64_t            columns;     /* rows pass: input columns needed */
+    uint8_t           *strips;  /* rows pass: [columns, STRIP] */
+    int64_t            columns; /* rows pass: input columns needed */
 };
 
 /* Columns: every output row from some input rows. */
@@ -163,7 +163,7 @@ static void rows_plain(const struct pass *p) { rows_body(p); }
 #if defined(__x86_64__)
 __attribute__((target("avx2"))) static void columns_avx2(const struct pass *p) { columns_body(p); }
 __attribute__((target("avx2"))) static void rows_avx2(const struct pass *p) { rows_body(p); }
-static int has_avx2(void) { return __builtin_cpu_supports("avx2"); }
+static int                                  has_avx2(void) { return __builtin_cpu_supports("avx2"); }
 #else
 #define columns_avx2 columns_plain
 #define rows_avx2 rows_plain
@@ -189,8 +189,8 @@ static int columns_first(int64_t in_width, int64_t in_height, int64_t out_width,
     return out_height < in_height && in_height - out_height > 2 * (in_width - out_width);
 }
 
-dinov_status dinov_resize_bicubic(uint8_t *out, dinov_window window, int64_t out_width, int64_t out_height,
-                                  const uint8_t *in, int64_t in_width, int64_t in_height, dinov_error *err)
+dinov_status dinov_resize_bicubic(uint8_t *out, dinov_window window, int64_t out_width, int64_t out_height, const uint8_t *in,
+                                  int64_t in_width, int64_t in_height, dinov_error *err)
 {
     struct taps  across = {0}, down = {0};
     uint8_t     *middle = NULL, *strips = NULL;
@@ -198,8 +198,8 @@ dinov_status dinov_resize_bicubic(uint8_t *out, dinov_window window, int64_t out
     bool         widths = in_width != out_width, heights = in_height != out_height; /* a pass that is the identity is left out */
     int64_t      column = window.x, columns = window.width, row = window.y, rows = window.height; /* input needed */
 
-    DINOV_ASSERT(window.x >= 0 && window.y >= 0 && window.width > 0 && window.height > 0 &&
-                 window.x + window.width <= out_width && window.y + window.height <= out_height);
+    DINOV_ASSERT(window.x >= 0 && window.y >= 0 && window.width > 0 && window.height > 0 && window.x + window.width <= out_width &&
+                 window.y + window.height <= out_height);
     if (widths) {
         DINOV_TRY_GOTO(taps_init(&across, in_width, out_width, window.x, window.width, err));
         reach(&across, window.width, &column, &columns);
@@ -208,11 +208,15 @@ dinov_status dinov_resize_bicubic(uint8_t *out, dinov_window window, int64_t out
         DINOV_TRY_GOTO(taps_init(&down, in_height, out_height, window.y, window.height, err));
         reach(&down, window.height, &row, &rows);
     }
-    bool        swap   = columns_first(in_width, in_height, out_width, out_height);
-    struct pass by_row = {.out = out, .width = window.width, .rows = swap ? window.height : rows, .taps = &across,
-                          .origin = column, .columns = columns};
-    struct pass by_column = {.out = out, .width = swap ? columns : window.width, .rows = window.height, .taps = &down,
-                             .origin = row};
+    bool        swap      = columns_first(in_width, in_height, out_width, out_height);
+    struct pass by_row    = {.out     = out,
+                             .width   = window.width,
+                             .rows    = swap ? window.height : rows,
+                             .taps    = &across,
+                             .origin  = column,
+                             .columns = columns};
+    struct pass by_column = {
+        .out = out, .width = swap ? columns : window.width, .rows = window.height, .taps = &down, .origin = row};
     struct pass *first = heights && (swap || !widths) ? &by_column : &by_row;
     first->in          = in + 3 * (row * in_width + column);
     first->in_stride   = 3 * in_width;

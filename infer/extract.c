@@ -19,11 +19,11 @@
 #include <time.h>
 
 enum {
-    FEATURES        = 4,                 /* cls, mean, reg, patch */
-    WINDOW_BYTES    = 256 << 20,         /* of inputs and features, beyond what one round of threads adds */
-    MAX_FILE        = 1 << 30,
-    ALL_BAD_INPUTS  = 1000,
-    CONVERT_VALUES  = 1 << 14,
+    FEATURES       = 4,         /* cls, mean, reg, patch */
+    WINDOW_BYTES   = 256 << 20, /* of inputs and features, beyond what one round of threads adds */
+    MAX_FILE       = 1 << 30,
+    ALL_BAD_INPUTS = 1000,
+    CONVERT_VALUES = 1 << 14,
 };
 
 /* A file of one feature of one layer. */
@@ -51,19 +51,19 @@ struct group {
 
 struct run {
     const dinov_extract_options *options;
-    const dinov_inputs         *inputs;
+    const dinov_inputs          *inputs;
     dinov_engine                *engine;
     const dinov_model           *model;
     dinov_pool                  *pool;
     int                          layers[DINOV_MAX_LAYERS]; /* 0..depth-1 */
-    bool                         fixed; /* all inputs have one size */
+    bool                         fixed;                    /* all inputs have one size */
     int64_t                      fixed_w, fixed_h;
 
     bool      npy;
     dinov_map map;
     dinov_npy array;
 
-    struct item  *items; /* [window] */
+    struct item  *items;               /* [window] */
     int64_t       window, first, held; /* room, index of items[0], how many are held */
     struct group *groups;
     int64_t       group_count;
@@ -74,7 +74,7 @@ struct run {
     dinov_npy_out  input, input_offsets, offsets, index;
     dinov_out     *keys;
 
-    int64_t rows, tokens, input_values, key_bytes, total;
+    int64_t                rows, tokens, input_values, key_bytes, total;
     dinov_extract_report  *report;
     dinov_extract_progress progress;
     double                 started;
@@ -109,10 +109,14 @@ static dinov_input_status judge(const dinov_error *why)
 {
     if (strcmp(why->code, "IMG-TRUNCATED") == 0) return DINOV_INPUT_TRUNCATED;
     switch (why->status) {
-    case DINOV_ERR_UNSUPPORTED: return DINOV_INPUT_UNSUPPORTED;
-    case DINOV_ERR_LIMIT: return DINOV_INPUT_TOO_LARGE;
-    case DINOV_ERR_IO: return DINOV_INPUT_IO;
-    default: return DINOV_INPUT_CORRUPT;
+    case DINOV_ERR_UNSUPPORTED:
+        return DINOV_INPUT_UNSUPPORTED;
+    case DINOV_ERR_LIMIT:
+        return DINOV_INPUT_TOO_LARGE;
+    case DINOV_ERR_IO:
+        return DINOV_INPUT_IO;
+    default:
+        return DINOV_INPUT_CORRUPT;
     }
 }
 
@@ -138,8 +142,8 @@ static dinov_status prepare_picture(const struct run *r, struct item *item, cons
     }
     item->record.input_width  = (uint32_t)w;
     item->record.input_height = (uint32_t)h;
-    status = dinov_preset_apply(&r->options->preset, r->model->patch, dinov_engine_preprocess(r->engine), &image,
-                                item->pixels, err);
+    status =
+        dinov_preset_apply(&r->options->preset, r->model->patch, dinov_engine_preprocess(r->engine), &image, item->pixels, err);
 fail:
     dinov_image_clear(&image);
     dinov_free(bytes);
@@ -159,8 +163,8 @@ static dinov_status prepare_row(const struct run *r, struct item *item, int64_t 
     item->record.height = item->record.input_height = (uint32_t)a->dim[2];
     for (size_t i = 0; i < values; i++)
         if (!isfinite(item->pixels[i]))
-            return dinov_fail(err, DINOV_ERR_CORRUPT, "NPY-FINITE", "row %lld: value %zu is not a finite number",
-                              (long long)row, i);
+            return dinov_fail(err, DINOV_ERR_CORRUPT, "NPY-FINITE", "row %lld: value %zu is not a finite number", (long long)row,
+                              i);
     return DINOV_OK;
 }
 
@@ -178,9 +182,12 @@ static void prepare(void *arg, int64_t block, int worker)
 
     (void)worker;
     *item = (struct item){.record.row = -1, .group = -1};
-    if (stopped(r)) item->status = fail_stopped(&item->why);
-    else if (r->npy) item->status = prepare_row(r, item, i, &item->why);
-    else item->status = prepare_picture(r, item, dinov_inputs_path(r->inputs, i), &item->why);
+    if (stopped(r))
+        item->status = fail_stopped(&item->why);
+    else if (r->npy)
+        item->status = prepare_row(r, item, i, &item->why);
+    else
+        item->status = prepare_picture(r, item, dinov_inputs_path(r->inputs, i), &item->why);
     if (item->status == DINOV_OK) {
         item->record.grid_w = item->record.input_width / (uint32_t)r->model->patch;
         item->record.grid_h = item->record.input_height / (uint32_t)r->model->patch;
@@ -199,10 +206,14 @@ static int64_t feature_size(const struct run *r, int feature, int64_t gw, int64_
 {
     const dinov_extract_options *o = r->options;
     switch (feature) {
-    case 0: return o->cls ? r->model->dim : 0;
-    case 1: return o->mean ? r->model->dim : 0;
-    case 2: return o->reg ? r->model->registers * r->model->dim : 0;
-    default: return o->patch ? gw * gh * r->model->dim : 0;
+    case 0:
+        return o->cls ? r->model->dim : 0;
+    case 1:
+        return o->mean ? r->model->dim : 0;
+    case 2:
+        return o->reg ? r->model->registers * r->model->dim : 0;
+    default:
+        return o->patch ? gw * gh * r->model->dim : 0;
     }
 }
 
@@ -230,8 +241,8 @@ static dinov_status run_group(struct run *r, int64_t from, dinov_error *err)
     *group = (struct group){0};
     for (int64_t i = from; i < r->held && group->count < r->options->batch; i++) {
         struct item *item = &r->items[i];
-        if (!item->pixels || item->record.input_width != size->input_width ||
-            item->record.input_height != size->input_height) continue;
+        if (!item->pixels || item->record.input_width != size->input_width || item->record.input_height != size->input_height)
+            continue;
         item->group = r->group_count - 1;
         item->place = group->count++;
     }
@@ -279,9 +290,9 @@ static uint16_t half_from_float(float value)
     memcpy(&bits, &value, sizeof bits);
     uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
     bits &= 0x7fffffff;
-    if (bits > 0x7f800000) return sign | 0x7e00;       /* not a number */
-    if (bits >= 0x477ff000) return sign | 0x7c00;      /* rounds to 65536 or more */
-    if (bits < 0x38800000) {                           /* subnormal half: the sum aligns and rounds it */
+    if (bits > 0x7f800000) return sign | 0x7e00;  /* not a number */
+    if (bits >= 0x477ff000) return sign | 0x7c00; /* rounds to 65536 or more */
+    if (bits < 0x38800000) {                      /* subnormal half: the sum aligns and rounds it */
         float magnitude;
         memcpy(&magnitude, &bits, sizeof magnitude);
         magnitude += 0.5f;
@@ -441,8 +452,8 @@ static dinov_status process(struct run *r, dinov_error *err)
 
 /* ---- Files and settings ---- */
 
-static dinov_status create(struct run *r, dinov_npy_out *file, const char *name, const char *descr, int rank,
-                           const int64_t *dim, dinov_error *err)
+static dinov_status create(struct run *r, dinov_npy_out *file, const char *name, const char *descr, int rank, const int64_t *dim,
+                           dinov_error *err)
 {
     char *path = dinov_result_path(&r->result, name);
     if (!path) return dinov_fail_nomem(err, "output folder", "a path");
@@ -517,8 +528,10 @@ static void abort_outputs(struct run *r)
 static const char *preset_name(const dinov_preset *preset, char out[32])
 {
     static const char *const names[] = {"?", "eval", "short", "long", "square", "full"};
-    if (preset->kind == DINOV_PRESET_FULL) snprintf(out, 32, "full");
-    else snprintf(out, 32, "%s:%lld", names[preset->kind], (long long)preset->size);
+    if (preset->kind == DINOV_PRESET_FULL)
+        snprintf(out, 32, "full");
+    else
+        snprintf(out, 32, "%s:%lld", names[preset->kind], (long long)preset->size);
     return out;
 }
 
@@ -539,8 +552,8 @@ static dinov_status hash_keys(const struct run *r, char out[DINOV_SHA_HEX + 1], 
 /* What the results depend on: the same settings mean the same bytes. */
 static dinov_status make_settings(const struct run *r, json_t **out, dinov_error *err)
 {
-    const dinov_extract_options *o = r->options;
-    const dinov_preprocess      *p = dinov_engine_preprocess(r->engine);
+    const dinov_extract_options *o        = r->options;
+    const dinov_preprocess      *p        = dinov_engine_preprocess(r->engine);
     json_t                      *features = json_array(), *layers = json_array(), *mean = json_array(), *std = json_array();
     char                         keys[DINOV_SHA_HEX + 1], preset[32];
 
@@ -557,10 +570,9 @@ static dinov_status make_settings(const struct run *r, json_t **out, dinov_error
     dinov_status status = hash_keys(r, keys, err);
     if (status == DINOV_OK) {
         *out = json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:b, s:s, s:b, s:s, s:{s:I, s:s}}", "model", o->model_id, "preset",
-                         r->npy ? "npy" : preset_name(&o->preset, preset), "mean", mean, "std", std, "features", features,
-                         "layers", layers, "norm", !o->no_norm, "store", o->f16 ? "f16" : "f32", "dump_input",
-                         o->dump_input, "isa", dinov_engine_isa(r->engine), "inputs", "count", (json_int_t)r->total,
-                         "sha256", keys);
+                         r->npy ? "npy" : preset_name(&o->preset, preset), "mean", mean, "std", std, "features", features, "layers",
+                         layers, "norm", !o->no_norm, "store", o->f16 ? "f16" : "f32", "dump_input", o->dump_input, "isa",
+                         dinov_engine_isa(r->engine), "inputs", "count", (json_int_t)r->total, "sha256", keys);
         if (!*out) status = dinov_fail_nomem(err, "output folder", "run.json");
     } else {
         json_decref(features), json_decref(layers), json_decref(mean), json_decref(std);
@@ -574,8 +586,8 @@ static json_t *preset_rule(const struct run *r)
     const dinov_preset *p = &r->options->preset;
     if (r->npy) return json_pack("{s:s}", "kind", "npy");
     const char *orientation = p->kind == DINOV_PRESET_EVAL ? "ignored" : "applied";
-    json_t     *rule = json_pack("{s:s, s:s, s:i, s:s, s:s}", "filter", "bicubic a=-0.5, antialias, 8-bit", "orientation",
-                                 orientation, "patch", (int)r->model->patch, "alpha", "dropped", "colour", "RGB, ICC ignored");
+    json_t *rule = json_pack("{s:s, s:s, s:i, s:s, s:s}", "filter", "bicubic a=-0.5, antialias, 8-bit", "orientation", orientation,
+                             "patch", (int)r->model->patch, "alpha", "dropped", "colour", "RGB, ICC ignored");
     if (rule && p->kind == DINOV_PRESET_EVAL)
         json_object_set_new(rule, "resize_shorter", json_integer(p->size * 256 / 224 / 2 * 2));
     if (rule && p->kind != DINOV_PRESET_FULL)
@@ -590,10 +602,10 @@ static dinov_status commit_run(struct run *r, json_t *settings, dinov_error *err
         json_object_set_new(counts, dinov_input_status_name((dinov_input_status)i), json_integer(r->report->count[i]));
     char file[DINOV_ESCAPED];
     dinov_escape(file, sizeof file, r->options->model_file, strlen(r->options->model_file));
-    json_t *run = json_pack("{s:s, s:s, s:s, s:O, s:o, s:I, s:o, s:i, s:I, s:f}", "program", "dinov-infer", "version",
-                            DINOV_VERSION_STRING, "model_file", file, "settings", settings, "preset_rule", preset_rule(r),
-                            "rows", (json_int_t)r->rows, "counts", counts, "threads", dinov_engine_threads(r->engine),
-                            "batch", (json_int_t)r->options->batch, "seconds", now() - r->started);
+    json_t      *run    = json_pack("{s:s, s:s, s:s, s:O, s:o, s:I, s:o, s:i, s:I, s:f}", "program", "dinov-infer", "version",
+                                    DINOV_VERSION_STRING, "model_file", file, "settings", settings, "preset_rule", preset_rule(r), "rows",
+                                    (json_int_t)r->rows, "counts", counts, "threads", dinov_engine_threads(r->engine), "batch",
+                                    (json_int_t)r->options->batch, "seconds", now() - r->started);
     dinov_status status = run ? dinov_result_commit(&r->result, run, err) : dinov_fail_nomem(err, "output folder", "run.json");
     json_decref(run);
     return status;
@@ -611,11 +623,11 @@ static dinov_status open_array(struct run *r, dinov_error *err)
     const int64_t *d = r->array.dim;
     dinov_escape(shown, sizeof shown, path, strlen(path));
     if (r->array.rank != 4 || d[1] != r->model->channels)
-        return dinov_fail(err, DINOV_ERR_SHAPE, "NPY-SHAPE", "%s: expected [N, %lld, height, width], found %d dimensions%s",
-                          shown, (long long)r->model->channels, r->array.rank,
+        return dinov_fail(err, DINOV_ERR_SHAPE, "NPY-SHAPE", "%s: expected [N, %lld, height, width], found %d dimensions%s", shown,
+                          (long long)r->model->channels, r->array.rank,
                           r->array.rank == 4 ? " with another number of channels" : "");
-    if (d[0] < 1 || d[2] < 1 || d[3] < 1 || d[2] % r->model->patch || d[3] % r->model->patch ||
-        d[2] > INT32_MAX || d[3] > INT32_MAX)
+    if (d[0] < 1 || d[2] < 1 || d[3] < 1 || d[2] % r->model->patch || d[3] % r->model->patch || d[2] > INT32_MAX ||
+        d[3] > INT32_MAX)
         return dinov_fail(err, DINOV_ERR_SHAPE, "NPY-SHAPE",
                           "%s: expected at least one row, height and width multiples of the patch %lld; found %lld x %lld x %lld",
                           shown, (long long)r->model->patch, (long long)d[0], (long long)d[2], (long long)d[3]);
@@ -636,8 +648,7 @@ static dinov_status resolve_layers(struct run *r, dinov_error *err)
         r->layers[l] = (int)layer;
         for (int k = 0; k < l; k++)
             if (r->layers[k] == layer)
-                return dinov_fail(err, DINOV_ERR_CONFIG, "OPT-LAYERS", "layers: layer %lld is asked for twice",
-                                  (long long)layer);
+                return dinov_fail(err, DINOV_ERR_CONFIG, "OPT-LAYERS", "layers: layer %lld is asked for twice", (long long)layer);
     }
     return DINOV_OK;
 }
@@ -651,7 +662,8 @@ static dinov_status check(struct run *r, dinov_error *err)
     r->total = dinov_inputs_count(r->inputs);
     if (r->npy) return open_array(r, err);
     if (r->total == 0)
-        return dinov_fail(err, DINOV_ERR_FORMAT, "RUN-EMPTY", "no pictures found: the inputs name no file, and the folders hold none");
+        return dinov_fail(err, DINOV_ERR_FORMAT, "RUN-EMPTY",
+                          "no pictures found: the inputs name no file, and the folders hold none");
     if (r->model->channels != 3)
         return dinov_fail(err, DINOV_ERR_SHAPE, "RUN-CHANNELS", "this model takes %lld channels; pictures have 3",
                           (long long)r->model->channels);
@@ -687,9 +699,9 @@ static dinov_status extract(struct run *r, json_t *settings, dinov_error *err)
     }
     DINOV_TRY(dinov_pool_new(&r->pool, r->options->threads, err));
     int64_t batch = r->options->batch, wide = 4 * dinov_pool_threads(r->pool);
-    r->window     = (wide > batch ? wide + batch - 1 : batch) / batch * batch * (r->fixed ? 1 : 4);
-    r->items      = dinov_calloc((size_t)r->window, sizeof *r->items);
-    r->groups     = dinov_calloc((size_t)r->window, sizeof *r->groups);
+    r->window = (wide > batch ? wide + batch - 1 : batch) / batch * batch * (r->fixed ? 1 : 4);
+    r->items  = dinov_calloc((size_t)r->window, sizeof *r->items);
+    r->groups = dinov_calloc((size_t)r->window, sizeof *r->groups);
     if (!r->items || !r->groups) return dinov_fail_nomem(err, "extraction", "its window");
     DINOV_TRY(create_outputs(r, err));
     DINOV_TRY(process(r, err));
@@ -698,12 +710,19 @@ static dinov_status extract(struct run *r, json_t *settings, dinov_error *err)
     return judge_total(r, err);
 }
 
-dinov_status dinov_extract(dinov_engine *engine, const dinov_inputs *inputs, bool npy,
-                           const dinov_extract_options *options, dinov_extract_report *report, dinov_error *err)
+dinov_status dinov_extract(dinov_engine *engine, const dinov_inputs *inputs, bool npy, const dinov_extract_options *options,
+                           dinov_extract_report *report, dinov_error *err)
 {
     json_t    *settings = NULL;
-    struct run r        = {.options = options, .inputs = inputs, .engine = engine, .model = dinov_engine_model(engine),
-                           .npy = npy, .fixed = npy, .report = report, .result.lock = -1, .started = now()};
+    struct run r        = {.options     = options,
+                           .inputs      = inputs,
+                           .engine      = engine,
+                           .model       = dinov_engine_model(engine),
+                           .npy         = npy,
+                           .fixed       = npy,
+                           .report      = report,
+                           .result.lock = -1,
+                           .started     = now()};
 
     DINOV_ASSERT(options->layer_count >= 1 && options->batch >= 1);
     *report             = (dinov_extract_report){0};

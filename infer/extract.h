@@ -22,19 +22,19 @@ typedef struct dinov_extract_progress {
 } dinov_extract_progress;
 
 typedef struct dinov_extract_options {
-    const char  *out;        /* the output folder */
-    const char  *model_id;   /* content id of the weights */
-    const char  *model_file; /* as the user gave it, for run.json */
-    bool         cls, mean, patch, reg;
-    int          layer_count; /* at least 1 */
-    int          layers[DINOV_MAX_LAYERS]; /* as dinov_features: -1 is the last */
-    bool         no_norm, f16, dump_input, overwrite;
-    dinov_preset preset;      /* not used for .npy input */
-    int64_t      batch;
-    int          threads;     /* 0: all cores */
-    double       max_bad;     /* this many bad inputs are allowed, */
-    bool         percent;     /* or this part of a hundred */
-    const atomic_int *stop;   /* set by a signal handler: end soon, leave nothing */
+    const char       *out;        /* the output folder */
+    const char       *model_id;   /* content id of the weights */
+    const char       *model_file; /* as the user gave it, for run.json */
+    bool              cls, mean, patch, reg;
+    int               layer_count;              /* at least 1 */
+    int               layers[DINOV_MAX_LAYERS]; /* as dinov_features: -1 is the last */
+    bool              no_norm, f16, dump_input, overwrite;
+    dinov_preset      preset; /* not used for .npy input */
+    int64_t           batch;
+    int               threads; /* 0: all cores */
+    double            max_bad; /* this many bad inputs are allowed, */
+    bool              percent; /* or this part of a hundred */
+    const atomic_int *stop;    /* set by a signal handler: end soon, leave nothing */
 
     /* Called on the calling thread; NULL allowed. */
     void (*progress)(void *arg, const dinov_extract_progress *progress);
@@ -54,7 +54,7 @@ typedef struct dinov_extract_report {
  * all bad, nothing kept; RUN-STOPPED: nothing kept. ERR_FORMAT RUN-EMPTY: no inputs. ERR_CONFIG for
  * options that do not fit the model. Otherwise as the layers below.
  */
-dinov_status dinov_extract(dinov_engine *engine, const dinov_inputs *inputs, bool npy,
-                           const dinov_extract_options *options, dinov_extract_report *report, dinov_error *err);
+dinov_status dinov_extract(dinov_engine *engine, const dinov_inputs *inputs, bool npy, const dinov_extract_options *options,
+                           dinov_extract_report *report, dinov_error *err);
 
 #endif

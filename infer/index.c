@@ -74,21 +74,19 @@ dinov_status dinov_index_open(dinov_index *out, const char *folder, dinov_error 
     snprintf(path, length, "%s/part-000000.index.npy", folder);
     DINOV_TRY_GOTO(dinov_file_read(&out->file, &size, path, SIZE_MAX, err));
     DINOV_TRY_GOTO(dinov_npy_parse(&npy, out->file, size, path, err));
-    if (npy.descr_size != strlen(dinov_index_descr) || memcmp(npy.descr, dinov_index_descr, npy.descr_size) != 0 ||
-        npy.rank != 1 || (uint64_t)npy.dim[0] > npy.size || npy.size != (uint64_t)npy.dim[0] * DINOV_INDEX_RECORD) {
-        status = dinov_fail(err, DINOV_ERR_FORMAT, "IDX-TYPE", "%s/part-000000.index.npy: not an index this program wrote",
-                            folder);
+    if (npy.descr_size != strlen(dinov_index_descr) || memcmp(npy.descr, dinov_index_descr, npy.descr_size) != 0 || npy.rank != 1 ||
+        (uint64_t)npy.dim[0] > npy.size || npy.size != (uint64_t)npy.dim[0] * DINOV_INDEX_RECORD) {
+        status = dinov_fail(err, DINOV_ERR_FORMAT, "IDX-TYPE", "%s/part-000000.index.npy: not an index this program wrote", folder);
         goto fail;
     }
     out->records = npy.data;
     out->count   = npy.dim[0];
     for (int64_t i = 0; i < out->count; i++) {
         dinov_index_record r;
-        if (!get(&r, out->records + i * DINOV_INDEX_RECORD) || r.key_offset > keys_size ||
-            r.key_size > keys_size - r.key_offset) {
+        if (!get(&r, out->records + i * DINOV_INDEX_RECORD) || r.key_offset > keys_size || r.key_size > keys_size - r.key_offset) {
             status = dinov_fail(err, DINOV_ERR_CORRUPT, "IDX-RECORD",
-                                "%s/part-000000.index.npy: record %lld has an unknown status or a key outside keys.txt",
-                                folder, (long long)i);
+                                "%s/part-000000.index.npy: record %lld has an unknown status or a key outside keys.txt", folder,
+                                (long long)i);
             goto fail;
         }
     }

@@ -32,9 +32,9 @@ typedef struct dinov_index_record {
     uint32_t           key_size;   /* bytes, the newline not counted */
 } dinov_index_record;
 
-enum { DINOV_INDEX_RECORD = 56 };                       /* bytes in the file */
-extern const char dinov_index_descr[];                  /* NumPy's name of the record type */
-void dinov_index_put(uint8_t out[DINOV_INDEX_RECORD], const dinov_index_record *record);
+enum { DINOV_INDEX_RECORD = 56 };      /* bytes in the file */
+extern const char dinov_index_descr[]; /* NumPy's name of the record type */
+void              dinov_index_put(uint8_t out[DINOV_INDEX_RECORD], const dinov_index_record *record);
 
 /* A finished index, read back and checked as a whole. */
 typedef struct dinov_index {

@@ -72,8 +72,10 @@ static void read_descr(dinov_cursor *c, dinov_npy *out)
     uint64_t begin = c->pos;
     do {
         int next = peek(c);
-        if (next == '\'' || next == '"') string(c, &ignored);
-        else dinov_cursor_take(c, 1);
+        if (next == '\'' || next == '"')
+            string(c, &ignored);
+        else
+            dinov_cursor_take(c, 1);
         if (next == '[' || next == '(') depth++;
         if (next == ']' || next == ')') depth--;
     } while (depth > 0 && !c->failed);
@@ -91,8 +93,7 @@ static void read_shape(dinov_cursor *c, dinov_npy *out)
         spaces(c);
         while (peek(c) >= '0' && peek(c) <= '9') {
             uint64_t next = (uint64_t)(dinov_cursor_u8(c) - '0');
-            if (!dinov_ck_mul(value, 10, &value) || !dinov_ck_add(value, next, &value) || value > INT64_MAX)
-                c->failed = true;
+            if (!dinov_ck_mul(value, 10, &value) || !dinov_ck_add(value, next, &value) || value > INT64_MAX) c->failed = true;
             digit = true;
         }
         if (!digit || out->rank == DINOV_MAX_RANK) c->failed = true;
@@ -142,13 +143,12 @@ dinov_status dinov_npy_parse(dinov_npy *out, const void *bytes, size_t size, con
 
     *out = (dinov_npy){0};
     dinov_escape(shown, sizeof shown, name, strlen(name));
-    if (!dinov_npy_is(bytes, size))
-        return dinov_fail(err, DINOV_ERR_FORMAT, "NPY-MAGIC", "%s: expected a NumPy .npy file", shown);
+    if (!dinov_npy_is(bytes, size)) return dinov_fail(err, DINOV_ERR_FORMAT, "NPY-MAGIC", "%s: expected a NumPy .npy file", shown);
     dinov_cursor_take(&c, sizeof magic);
     int major = dinov_cursor_u8(&c), minor = dinov_cursor_u8(&c);
     if (!c.failed && (major < 1 || major > 3 || minor != 0))
-        return dinov_fail(err, DINOV_ERR_VERSION, "NPY-VERSION", "%s: expected .npy version 1.0, 2.0 or 3.0, found %d.%d",
-                          shown, major, minor);
+        return dinov_fail(err, DINOV_ERR_VERSION, "NPY-VERSION", "%s: expected .npy version 1.0, 2.0 or 3.0, found %d.%d", shown,
+                          major, minor);
     uint32_t       length = major == 1 ? dinov_cursor_le16(&c) : dinov_cursor_le32(&c);
     const uint8_t *text   = length <= MAX_HEADER ? dinov_cursor_take(&c, length) : NULL;
     dinov_cursor   header = dinov_cursor_make(text, length);
@@ -168,8 +168,8 @@ dinov_status dinov_npy_parse(dinov_npy *out, const void *bytes, size_t size, con
 dinov_status dinov_npy_parse_f32(dinov_npy *out, const void *bytes, size_t size, const char *name, dinov_error *err)
 {
     char     shown[DINOV_ESCAPED], type[64];
-    uint64_t need  = 4;
-    bool     fits  = true, empty = false;
+    uint64_t need = 4;
+    bool     fits = true, empty = false;
 
     DINOV_TRY(dinov_npy_parse(out, bytes, size, name, err));
     dinov_escape(shown, sizeof shown, name, strlen(name));
@@ -178,8 +178,10 @@ dinov_status dinov_npy_parse_f32(dinov_npy *out, const void *bytes, size_t size,
                           "%s: expected little-endian float32 ('<f4'), found %s; save a.astype(\"<f4\")", shown,
                           dinov_escape(type, sizeof type, out->descr, out->descr_size));
     for (int i = 0; i < out->rank; i++) {
-        if (out->dim[i] == 0) empty = true;
-        else if (!dinov_ck_mul(need, (uint64_t)out->dim[i], &need)) fits = false;
+        if (out->dim[i] == 0)
+            empty = true;
+        else if (!dinov_ck_mul(need, (uint64_t)out->dim[i], &need))
+            fits = false;
     }
     if (empty) need = 0;
     if (!fits || need != out->size)
@@ -215,8 +217,8 @@ static void header_bytes(uint8_t bytes[HEADER_ROOM + 64], const dinov_npy_out *o
     bytes[out->header - 1] = '\n';
 }
 
-dinov_status dinov_npy_create(dinov_npy_out *out, const char *path, const char *descr, int rank, const int64_t *dim,
-                              int overwrite, dinov_error *err)
+dinov_status dinov_npy_create(dinov_npy_out *out, const char *path, const char *descr, int rank, const int64_t *dim, int overwrite,
+                              dinov_error *err)
 {
     char    text[HEADER_ROOM];
     uint8_t bytes[HEADER_ROOM + 64];
@@ -244,8 +246,10 @@ dinov_status dinov_npy_commit(dinov_npy_out *out, dinov_error *err)
     uint8_t bytes[HEADER_ROOM + 64];
     header_bytes(bytes, out);
     dinov_status status = dinov_out_patch(out->file, 0, bytes, out->header, err);
-    if (status != DINOV_OK) dinov_npy_abort(out);
-    else status = dinov_out_commit(&out->file, err);
+    if (status != DINOV_OK)
+        dinov_npy_abort(out);
+    else
+        status = dinov_out_commit(&out->file, err);
     return status;
 }
 

@@ -42,8 +42,8 @@ typedef struct dinov_npy_out {
 } dinov_npy_out;
 
 /* `descr` as it stands in the header, "'<f4'"; kept until commit. dim[0] starts as 0. */
-dinov_status dinov_npy_create(dinov_npy_out *out, const char *path, const char *descr, int rank, const int64_t *dim,
-                              int overwrite, dinov_error *err);
+dinov_status dinov_npy_create(dinov_npy_out *out, const char *path, const char *descr, int rank, const int64_t *dim, int overwrite,
+                              dinov_error *err);
 dinov_status dinov_npy_append(dinov_npy_out *out, const void *data, size_t bytes, int64_t rows, dinov_error *err);
 /* Writes the final shape; the file appears. Nothing is left open either way. */
 dinov_status dinov_npy_commit(dinov_npy_out *out, dinov_error *err);

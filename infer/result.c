@@ -112,9 +112,9 @@ static dinov_status read_previous(dinov_result *result, json_t **run, dinov_erro
         *run = json_loadb(bytes, size, JSON_REJECT_DUPLICATES, &where);
         if (!*run || !json_is_object(json_object_get(*run, "settings"))) {
             json_decref(*run);
-            *run   = NULL;
-            status = dinov_fail(err, DINOV_ERR_IO, "RUN-FOLDER", "%s: run.json is not one this program wrote",
-                                shown(result->folder));
+            *run = NULL;
+            status =
+                dinov_fail(err, DINOV_ERR_IO, "RUN-FOLDER", "%s: run.json is not one this program wrote", shown(result->folder));
         }
     }
     dinov_free(bytes);
@@ -122,8 +122,7 @@ static dinov_status read_previous(dinov_result *result, json_t **run, dinov_erro
     return status;
 }
 
-dinov_status dinov_result_open(dinov_result *out, const char *folder, const json_t *settings, bool overwrite,
-                               dinov_error *err)
+dinov_status dinov_result_open(dinov_result *out, const char *folder, const json_t *settings, bool overwrite, dinov_error *err)
 {
     dinov_status status = DINOV_OK;
     json_t      *run    = NULL;
@@ -131,7 +130,8 @@ dinov_status dinov_result_open(dinov_result *out, const char *folder, const json
     *out        = (dinov_result){.lock = -1, .overwrite = overwrite};
     out->folder = dinov_strdup(folder);
     if (!out->folder) return dinov_fail_nomem(err, "output folder", "its name");
-    if (mkdir(folder, 0777) == 0) out->created = true;
+    if (mkdir(folder, 0777) == 0)
+        out->created = true;
     else if (errno != EEXIST) {
         status = dinov_fail_errno(err, errno, "RUN-FOLDER", "%s: cannot make this folder", shown(folder));
         goto fail;
