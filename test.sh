@@ -34,7 +34,6 @@ if [ "$tier" = quick ]; then
     run release -L quick
 else
     run release
-    run debug -L lint
     run asan -LE lint
     run tsan -L threads
 fi
