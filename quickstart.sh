@@ -1,9 +1,10 @@
 #!/bin/sh
-# From a bare Debian or Ubuntu machine to features of real photographs.
+# From a bare Debian machine to features of real photographs.
 #   ./quickstart.sh                a demonstration model on sample photographs
 #   ./quickstart.sh MODEL FOLDER   your weights (hub .pth, safetensors or dinov) on your pictures
 # Safe to run again: what is there is kept.
 set -eu
+
 say() { printf '\n== %s\n' "$*"; }
 
 case $# in

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE /* renameat2 */
 #include "base/file.h"
 
 #include "base/alloc.h"
@@ -27,7 +28,8 @@ static dinov_status open_regular(int *fd, size_t *size, const char *path, dinov_
     struct stat st;
 
     dinov_escape(name, sizeof name, path, strlen(path));
-    *fd = open_retrying(path, O_RDONLY, 0);
+    /* A pipe without a writer would wait for ever; nothing changes for regular files. */
+    *fd = open_retrying(path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
     if (*fd < 0) return dinov_fail_errno(err, errno, "IO-OPEN", "%s: cannot open", name);
     if (fstat(*fd, &st) != 0) {
         int reason = errno;
@@ -133,7 +135,7 @@ static void out_free(dinov_out **out)
     dinov_out *o = *out;
     *out         = NULL;
     if (o->fd >= 0) close(o->fd);
-    if (o->temp) unlink(o->temp); /* already renamed away after a commit: then there is nothing to remove */
+    if (o->temp) unlink(o->temp);
     dinov_free(o->path);
     dinov_free(o->temp);
     dinov_free(o->folder);
@@ -235,34 +237,35 @@ static dinov_status sync_folder(dinov_out *o, dinov_error *err)
     return DINOV_OK;
 }
 
+/* Moves the temporary to its name; 0 or an errno. */
+static int rename_to_final(const dinov_out *o)
+{
+    if (o->overwrite) return rename(o->temp, o->path) == 0 ? 0 : errno;
+    if (renameat2(AT_FDCWD, o->temp, AT_FDCWD, o->path, RENAME_NOREPLACE) == 0) return 0;
+    if (errno != EINVAL && errno != ENOSYS) return errno;
+    /* A file system that cannot refuse to replace: the window between look and rename stays. */
+    if (access(o->path, F_OK) == 0) return EEXIST;
+    return rename(o->temp, o->path) == 0 ? 0 : errno;
+}
+
+static dinov_status commit(dinov_out *o, dinov_error *err)
+{
+    if (fsync(o->fd) != 0) return dinov_fail_errno(err, errno, "IO-SYNC", "%s: cannot sync", o->name);
+    int closed = close(o->fd);
+    o->fd      = -1;
+    if (closed != 0 && errno != EINTR) return dinov_fail_errno(err, errno, "IO-SYNC", "%s: cannot close", o->name);
+    int reason = rename_to_final(o);
+    if (reason == EEXIST) return exists(err, o);
+    if (reason != 0) return dinov_fail_errno(err, reason, "IO-RENAME", "%s: cannot give it its name", o->name);
+    dinov_free(o->temp);
+    o->temp = NULL;
+    return sync_folder(o, err);
+}
+
 dinov_status dinov_out_commit(dinov_out **out, dinov_error *err)
 {
-    dinov_out   *o      = *out;
-    dinov_status status = DINOV_OK;
-
-    if (fsync(o->fd) != 0) {
-        status = dinov_fail_errno(err, errno, "IO-SYNC", "%s: cannot sync", o->name);
-    } else {
-        int closed = close(o->fd);
-        o->fd      = -1;
-        if (closed != 0 && errno != EINTR) {
-            status = dinov_fail_errno(err, errno, "IO-SYNC", "%s: cannot close", o->name);
-        } else if (o->overwrite ? rename(o->temp, o->path) != 0 : link(o->temp, o->path) != 0) {
-            /* link refuses an existing name, which rename would replace */
-            status = errno == EEXIST ? exists(err, o)
-                                     : dinov_fail_errno(err, errno, "IO-RENAME", "%s: cannot give it its name", o->name);
-        } else {
-            if (o->overwrite) {
-                dinov_free(o->temp);
-                o->temp = NULL;
-            } else {
-                unlink(o->temp);
-            }
-            status = sync_folder(o, err);
-        }
-    }
-    *out = NULL;
-    out_free(&o);
+    dinov_status status = commit(*out, err);
+    out_free(out);
     return status;
 }
 

@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *output;
+static const char *output, *preset;
 static int64_t     patch = 14, dim = 384, depth = 12, heads, registers, grid = 37, hidden, seed = 1, threads;
 static bool        swiglu, no_layerscale, overwrite, no_proof;
 
@@ -30,6 +30,7 @@ static const dinov_opt options[] = {
     {0, "swiglu", DINOV_OPT_FLAG, &swiglu, NULL, "SwiGLU in place of the MLP", .common = true},
     {0, "no-layerscale", DINOV_OPT_FLAG, &no_layerscale, NULL, "no LayerScale", .common = false},
     {0, "no-proof", DINOV_OPT_FLAG, &no_proof, NULL, "no golden vectors: the file depends on no instruction set", .common = false},
+    {0, "preset", DINOV_OPT_TEXT, &preset, "PRESET", "the preset it asks for (default eval:224)", .common = false},
     {0, "seed", DINOV_OPT_INT, &seed, "N", "seed (default 1)", 0, INT64_MAX, true},
     {0},
 };
@@ -60,6 +61,7 @@ static int run(const dinov_tool *tool, int argc, char **argv)
                          .layerscale = !no_layerscale, .qkv_bias = 1, .ln_eps = 1e-6,
                          .interp = {registers ? 0 : 0.1, registers > 0}};
     if (dinov_seeded_new(&weights, &model, (uint64_t)seed, &err) != DINOV_OK) return dinov_tool_fail(tool, &err);
+    if (preset) snprintf(weights->preprocess.preset, sizeof weights->preprocess.preset, "%s", preset);
     dinov_status status = no_proof ? DINOV_OK : prove(weights, &proof, golden, &err);
     if (status == DINOV_OK) {
         dinov_provenance    from = {.source_format = "code", .source_sha256 = "", .converter = "dinov-demo-model " DINOV_VERSION_STRING,

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The C API in one page: a checkpoint and a picture in, the CLS vector and the patch grid out.
- *   cc example.c -I../include -L../build ... ; ./dinov-example MODEL PICTURE
+ * The C API on one page: a checkpoint and a picture in, the CLS vector out.   dinov-example MODEL PICTURE
  */
 #include "dinov/image.h"
 #include "dinov/infer.h"
@@ -21,30 +20,29 @@ int main(int argc, char **argv)
     dinov_image          image;
     int64_t              width, height;
 
-    if (argc != 3) return fprintf(stderr, "usage: dinov-example MODEL PICTURE\n"), 64;
+    FILE  *file = argc == 3 ? fopen(argv[2], "rb") : NULL;
+    size_t size = file ? fread(bytes, 1, sizeof bytes, file) : 0;
+    if (!file || size == sizeof bytes) return fprintf(stderr, "usage: dinov-example MODEL PICTURE (below 64 MiB)\n"), 64;
+    fclose(file);
+
     TRY(dinov_engine_open(&engine, argv[1], NULL, &err));
     const dinov_model      *model = dinov_engine_model(engine);
     const dinov_preprocess *rules = dinov_engine_preprocess(engine);
-
-    FILE *file = fopen(argv[2], "rb");
-    if (!file) return perror(argv[2]), 3;
-    size_t size = fread(bytes, 1, sizeof bytes, file);
-    fclose(file);
     TRY(dinov_image_decode(&image, bytes, size, argv[2], &err));
     TRY(dinov_preset_parse(&preset, rules->preset, &err));
+    if (preset.kind != DINOV_PRESET_EVAL) TRY(dinov_image_turn(&image, &err)); /* all others apply the EXIF orientation */
     TRY(dinov_preset_size(&preset, model->patch, image.width, image.height, &width, &height, &err));
 
-    float *pixels = malloc((size_t)(3 * width * height) * sizeof *pixels);
-    float *cls    = malloc((size_t)model->dim * sizeof *cls);
-    if (!pixels || !cls) return fprintf(stderr, "out of memory\n"), 3;
+    float *pixels = malloc((size_t)(3 * width * height) * sizeof *pixels), *cls = malloc((size_t)model->dim * sizeof *cls);
+    if (!pixels || !cls) return 3;
     TRY(dinov_preset_apply(&preset, model->patch, rules, &image, pixels, &err));
     dinov_features features = {.layer = -1, .cls = cls}; /* the last block, after the final norm */
     TRY(dinov_engine_run(engine, pixels, 1, height, width, &features, 1, &err));
-
-    printf("%s: %lld x %lld patches, CLS[%lld] = %.6f %.6f %.6f ...\n", argv[2], (long long)(width / model->patch),
+    printf("%lld x %lld patches, CLS[%lld] = %.6f %.6f %.6f ...\n", (long long)(width / model->patch),
            (long long)(height / model->patch), (long long)model->dim, (double)cls[0], (double)cls[1], (double)cls[2]);
+
     dinov_image_clear(&image);
     dinov_engine_close(&engine);
-    free(cls), free(pixels);
+    free(pixels), free(cls);
     return 0;
 }

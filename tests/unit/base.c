@@ -174,6 +174,11 @@ static void a_file_appears_whole_or_not_at_all(void **state)
     assert_string_equal(err.code, "IO-OPEN");
     assert_int_equal(dinov_map_open(&map, folder, &err), DINOV_ERR_IO);
     assert_non_null(strstr(err.msg, "folder"));
+    snprintf(path, sizeof path, "%s/pipe", folder);
+    assert_int_equal(mkfifo(path, 0600), 0); /* nobody writes: opening it must not wait */
+    assert_int_equal(dinov_map_open(&map, path, &err), DINOV_ERR_IO);
+    assert_non_null(strstr(err.msg, "pipe"));
+    unlink(path);
 
     void  *data;
     size_t size;
