@@ -49,7 +49,7 @@ static bool parse_preset(const char *preset, int64_t patch, struct geometry *g)
         if (n > DINOV_CK_MAX_SIDE || (kinds[i].multiple && n % patch != 0)) return false;
         *g = (struct geometry){kinds[i].side, n, 0, true};
         if (i == 0) *g = (struct geometry){kinds[i].side, n * 256 / 224 / 2 * 2, n, false};
-        return true;
+        return g->size >= g->crop;
     }
     return false;
 }
@@ -84,7 +84,7 @@ static dinov_status check_preprocess(const dinov_document *doc, const char *wher
     if (!memchr(p->preset, '\0', sizeof p->preset) || !parse_preset(p->preset, doc->model.patch, &g))
         return dinov_fail(err, DINOV_ERR_CONFIG, "CK-PREPROCESS",
                           "%s: preset \"%s\": expected eval:N, square:N (N a multiple of the patch, %lld), short:N, long:N "
-                          "or full, N at most %d",
+                          "or full, N at most %d, and for eval none of 1, 3 and 5",
                           where, dinov_escape(name, sizeof name, p->preset, strnlen(p->preset, sizeof p->preset)),
                           (long long)doc->model.patch, DINOV_CK_MAX_SIDE);
     for (int i = 0; i < 3; i++)
@@ -99,6 +99,13 @@ static bool finite_all(const float *values, int64_t count)
     for (int64_t i = 0; i < count; i++)
         if (!isfinite(values[i])) return false;
     return true;
+}
+
+bool dinov_golden_legal(const dinov_golden *c, int64_t patch)
+{
+    return c->height >= patch && c->width >= patch && c->height <= DINOV_CK_MAX_SIDE && c->width <= DINOV_CK_MAX_SIDE &&
+           c->height % patch == 0 && c->width % patch == 0 &&
+           c->height / patch * (c->width / patch) <= DINOV_CK_MAX_CASE_PATCHES && c->seed >= 0 && c->seed <= INT32_MAX;
 }
 
 static dinov_status check_proof(const dinov_document *doc, const char *where, dinov_error *err)
@@ -118,13 +125,12 @@ static dinov_status check_proof(const dinov_document *doc, const char *where, di
                           p->tolerance);
     for (size_t i = 0; i < p->count; i++) {
         const dinov_golden *c = &p->cases[i];
-        if (c->height < patch || c->width < patch || c->height > DINOV_CK_MAX_SIDE || c->width > DINOV_CK_MAX_SIDE ||
-            c->height % patch != 0 || c->width % patch != 0 || c->seed < 0 || c->seed > INT32_MAX)
+        if (!dinov_golden_legal(c, patch))
             return dinov_fail(err, DINOV_ERR_CONFIG, "CK-PROOF",
-                              "%s: proof: case %zu: expected sides that are multiples of the patch (%lld) up to %d and a seed from "
-                              "0 to 2147483647, found %lld x %lld, seed %lld",
-                              where, i, (long long)patch, DINOV_CK_MAX_SIDE, (long long)c->height, (long long)c->width,
-                              (long long)c->seed);
+                              "%s: proof: case %zu: expected sides that are multiples of the patch (%lld) up to %d, at most %d "
+                              "patches and a seed from 0 to 2147483647, found %lld x %lld, seed %lld",
+                              where, i, (long long)patch, DINOV_CK_MAX_SIDE, DINOV_CK_MAX_CASE_PATCHES, (long long)c->height,
+                              (long long)c->width, (long long)c->seed);
         if (!finite_all(c->cls, doc->model.dim) || !finite_all(c->patch, doc->model.dim))
             return dinov_fail(err, DINOV_ERR_CONFIG, "CK-PROOF", "%s: proof: case %zu: a value is not finite", where, i);
     }

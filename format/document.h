@@ -34,6 +34,9 @@ typedef struct dinov_document_store {
  * golden cases. ERR_SHAPE for the model's numbers, ERR_CONFIG (CK-PREPROCESS, CK-PROVENANCE, CK-PROOF). */
 dinov_status dinov_document_check(const dinov_document *doc, const char *where, dinov_error *err);
 
+/* Sides and seed of a golden case are those of section 8. */
+bool dinov_golden_legal(const dinov_golden *golden, int64_t patch);
+
 /* Canonical JSON of a checked document. */
 void dinov_document_build(dinov_text *text, const dinov_document *doc);
 

@@ -5,12 +5,12 @@
 #include "dinov/infer.h"
 
 #include "base/alloc.h"
+#include "format/document.h"
+#include "format/layout.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-enum { MAX_SIDE = 4096 };
 
 void dinov_golden_input(float *pixels, int64_t channels, int64_t height, int64_t width, int64_t seed)
 {
@@ -23,9 +23,13 @@ void dinov_golden_input(float *pixels, int64_t channels, int64_t height, int64_t
 static dinov_status features_of(dinov_engine *e, const dinov_golden *g, float *out, dinov_error *err)
 {
     const dinov_model *m = dinov_engine_model(e);
-    if (g->height < m->patch || g->width < m->patch || g->height > MAX_SIDE || g->width > MAX_SIDE || g->seed < 0)
-        return dinov_fail(err, DINOV_ERR_LIMIT, "PROOF-SIZE", "golden input of %lld x %lld: expected sides up to %d",
-                          (long long)g->width, (long long)g->height, MAX_SIDE);
+    /* Attention is quadratic in the patches: the format's cap is what keeps a proof from a file cheap. */
+    if (!dinov_golden_legal(g, m->patch))
+        return dinov_fail(err, DINOV_ERR_LIMIT, "PROOF-SIZE",
+                          "golden input of %lld x %lld, seed %lld: expected multiples of the patch (%lld), at most %d patches, and "
+                          "a seed from 0 to 2147483647",
+                          (long long)g->width, (long long)g->height, (long long)g->seed, (long long)m->patch,
+                          DINOV_CK_MAX_CASE_PATCHES);
     int64_t      tokens = (g->height / m->patch) * (g->width / m->patch);
     float       *pixels = dinov_alloc((size_t)(m->channels * g->height * g->width), sizeof *pixels);
     float       *patch  = dinov_alloc((size_t)(tokens * m->dim), sizeof *patch);

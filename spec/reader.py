@@ -294,6 +294,7 @@ def read_preprocess(root, patch):
     require(match, "unknown preset")
     kind, size = match.group(1) or "full", int(match.group(2) or 0)
     require(size <= 65535 and (kind not in ("eval", "square") or size % patch == 0), "a preset size that cannot be")
+    require(kind != "eval" or size not in (1, 3, 5), "a resize smaller than the crop")
     resize = {"side": {"eval": "shorter", "short": "shorter", "long": "longer", "square": "both", "full": "none"}[kind]}
     if size:
         resize["size"] = size * 256 // 224 // 2 * 2 if kind == "eval" else size
@@ -327,6 +328,7 @@ def read_proof(root, model):
     for value in proof.take("cases", list, lambda value: 1 <= len(value) <= 16):
         c = Members(value, "a case")
         case = {name: c.take(name, int, lambda v: patch <= v <= 65535 and v % patch == 0) for name in ("height", "width")}
+        require(case["height"] // patch * (case["width"] // patch) <= 1024, "a case of more than 1,024 patches")
         case["seed"] = c.take("seed", int, lambda v: 0 <= v <= 2147483647)
         case["cls"], case["patch"] = c.real32s("cls", model["dim"]), c.real32s("patch", model["dim"])
         cases.append(case)

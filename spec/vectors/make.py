@@ -180,6 +180,8 @@ vector("good-mixed", "ok", "-", "F32 matrices, BF16 and F16 vectors: both groups
     lambda: File(dtype=lambda n: "BF16" if n.endswith("bias") else "F16" if "norm" in n else "F32").bytes())
 vector("good-proof", "ok", "-", "golden vectors with values that test the spelling of numbers")(
     lambda: File({"dim": 4}, proof=PROOF).bytes())
+vector("good-proof-largest", "ok", "-", "a golden input of 1,024 patches, the most there may be")(
+    lambda: File({"dim": 4}, proof={**PROOF, "cases": [{**PROOF["cases"][0], "height": 64, "width": 64}]}).bytes())
 
 
 def preset(text, resize, orientation="apply"):
@@ -424,6 +426,14 @@ in_document("bad-crop", "corrupt", "CK-CANONICAL", "crop contradicts the preset"
 in_document("bad-preset", "corrupt", "CK-PREPROCESS", "an unknown preset", "eval:224", "eval:0224")
 in_document("bad-preset-multiple", "corrupt", "CK-PREPROCESS", "eval of a size that is no multiple of the patch",
             "eval:224", "eval:225")
+
+
+def small_eval(file):
+    file.document["preprocess"].update({"preset": "eval:5", "crop": [5, 5]})
+    file.document["preprocess"]["resize"]["size"] = 4
+
+
+spoiled("bad-preset-small", "corrupt", "CK-PREPROCESS", "eval:5, whose resize to 4 is smaller than its crop", small_eval, {"patch": 1})
 in_document("bad-std", "corrupt", "CK-PREPROCESS", "a std of 0", "0.229", "0.0")
 in_document("bad-mean", "corrupt", "CK-PREPROCESS", "a mean beyond 32-bit floats", "0.485", "1e+39")
 in_document("bad-block", "corrupt", "CK-CANONICAL", "another block size", "16777216", "16777217")
@@ -462,6 +472,7 @@ bad_proof("integer", "CK-DOCUMENT", "a golden value written as an integer", lamb
 bad_proof("digits", "CK-CANONICAL", "a golden value with more digits than it needs",
           lambda p: p["cases"][0]["cls"].__setitem__(0, 0.10000000149))
 bad_proof("side", "CK-PROOF", "a golden input that is no multiple of the patch", lambda p: p["cases"][0].__setitem__("height", 3))
+bad_proof("patches", "CK-PROOF", "a golden input of 1,025 patches", lambda p: p["cases"][0].update({"height": 82, "width": 50}))
 bad_proof("seed", "CK-PROOF", "a negative seed", lambda p: p["cases"][0].__setitem__("seed", -1))
 bad_proof("empty", "CK-DOCUMENT", "a proof without cases", lambda p: p["cases"].clear())
 bad_proof("tolerance", "CK-PROOF", "a tolerance of 1", lambda p: p.__setitem__("tolerance", 1.0))
