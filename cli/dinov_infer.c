@@ -16,11 +16,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { SHOWN_BAD = 20 };
+enum { SHOWN_BAD = 20, EXIT_INT = 130 /* as shells have it */ };
 
 static const char *model_path, *output, *list_path, *preset_text, *listing, *isa;
 static const char *features_text = "cls", *layers_text = "-1", *store_text = "f32", *max_bad_text = "1%";
-static int64_t     batch = 8, threads;
+static int64_t     batch = 8, threads, max_tokens = 32768;
 static bool        no_norm, dump_input, force, quiet, verbose, json;
 
 static const dinov_opt options[] = {
@@ -39,6 +39,8 @@ static const dinov_opt options[] = {
     {0, "dump-input", DINOV_OPT_FLAG, &dump_input, NULL, "also write the pixels the model saw", .common = false},
     {0, "max-bad", DINOV_OPT_TEXT, &max_bad_text, "N|P%", "bad inputs allowed (default 1%); beyond it the exit code is 4",
      .common = false},
+    {0, "max-tokens", DINOV_OPT_INT, &max_tokens, "N", "patch tokens an input may have (default 32768); more is too-large", 1,
+     (int64_t)1 << 31, false},
     {'f', "force", DINOV_OPT_FLAG, &force, NULL, "replace the results in OUT", .common = true},
     {0, "ls", DINOV_OPT_TEXT, &listing, "OUT", "print the index of finished results", .common = true},
     {0, "json", DINOV_OPT_FLAG, &json, NULL, "with --ls: JSON lines", .common = false},
@@ -91,8 +93,9 @@ static int parse_max_bad(const dinov_tool *tool, dinov_extract_options *o)
     char *end;
     o->max_bad = strtod(max_bad_text, &end);
     o->percent = *end == '%';
-    bool whole = o->percent || o->max_bad == (double)(int64_t)o->max_bad;
-    if (end == max_bad_text || end[o->percent] || !(o->max_bad >= 0) || o->max_bad > (o->percent ? 100 : 1e15) || !whole)
+    bool in_range = o->max_bad >= 0 && o->max_bad <= (o->percent ? 100 : 1e15); /* before the conversion; false for NaN */
+    bool whole    = in_range && (o->percent || o->max_bad == (double)(int64_t)o->max_bad);
+    if (end == max_bad_text || end[o->percent] || !whole)
         return dinov_tool_usage(tool, "--max-bad: expected a whole number or a percentage up to 100%%, found \"%s\"", max_bad_text);
     return 0;
 }
@@ -114,6 +117,7 @@ static int parse_options(const dinov_tool *tool, int argc, dinov_extract_options
     o->overwrite  = force;
     o->batch      = batch;
     o->threads    = (int)threads;
+    o->max_tokens = max_tokens;
     o->stop       = &stop_signal;
     return 0;
 }
@@ -227,6 +231,20 @@ static dinov_status open_model(const dinov_tool *tool, struct model *m, dinov_er
     return dinov_engine_open_weights(&m->engine, weights, &how, err);
 }
 
+/* The preset the checkpoint asks for. That it cannot be used is no fault of the command line. */
+static dinov_status own_preset(dinov_preset *out, const struct model *m, dinov_error *err)
+{
+    char         shown[DINOV_ESCAPED];
+    int64_t      w, h;
+    dinov_error  why;
+    const char  *text   = dinov_engine_preprocess(m->engine)->preset;
+    dinov_status status = dinov_preset_parse(out, text, &why);
+    if (status == DINOV_OK) status = dinov_preset_size(out, dinov_engine_model(m->engine)->patch, 1, 1, &w, &h, &why);
+    if (status == DINOV_OK) return DINOV_OK;
+    return dinov_fail(err, DINOV_ERR_UNSUPPORTED, "RUN-PRESET", "%s: asks for preset %s, which cannot be used: %s; give --preset",
+                      dinov_escape(shown, sizeof shown, model_path, strlen(model_path)), text, why.msg);
+}
+
 /* Whether a named file begins like an .npy file. */
 static bool is_array(const char *path)
 {
@@ -331,7 +349,7 @@ static int run(const dinov_tool *tool, int argc, char **argv)
 
     dinov_status status = open_sources(&inputs, &npy, argc, argv, &err);
     if (status == DINOV_OK) status = open_model(tool, &m, &err);
-    if (status == DINOV_OK && !preset_text) status = dinov_preset_parse(&o.preset, dinov_engine_preprocess(m.engine)->preset, &err);
+    if (status == DINOV_OK && !preset_text && !npy) status = own_preset(&o.preset, &m, &err);
     if (status == DINOV_OK) {
         if (o.patch && o.preset.kind == DINOV_PRESET_EVAL && !npy && !quiet)
             dinov_tool_note(tool, "warning: preset eval crops the picture, so patches of its borders are missing; "
@@ -348,7 +366,7 @@ static int run(const dinov_tool *tool, int argc, char **argv)
     dinov_inputs_free(&inputs);
     if (status == DINOV_OK) return dinov_tool_flush(tool);
     code = dinov_tool_fail(tool, &err);
-    return stop_signal && strcmp(err.code, "RUN-STOPPED") == 0 ? DINOV_EXIT_TERM : code;
+    return stop_signal && strcmp(err.code, "RUN-STOPPED") == 0 ? stop_signal == SIGINT ? EXIT_INT : DINOV_EXIT_TERM : code;
 }
 
 static const dinov_tool tool = {
@@ -365,8 +383,10 @@ static const dinov_tool tool = {
                 "OUT gets part-000000.cls.npy, .mean.npy, .reg.npy, .patch.npy as asked for (.L08. in the name for a layer\n"
                 "other than the last), part-000000.index.npy and .keys.txt saying which row is which input, and run.json.\n"
                 "Patches of inputs of different sizes lie one after the other, part-000000.offsets.npy says where each\n"
-                "begins. The same command again finds its work done; other settings need another folder or -f.\n\n"
-                "A bad picture gets no row, is listed, and counts against --max-bad.\n",
+                "begins. The same command again finds its work done; other settings need another folder or -f. A changed\n"
+                "picture (its size or its time of change) counts as other settings.\n\n"
+                "A bad picture gets no row, is listed, and counts against --max-bad. So does one of more patch tokens than\n"
+                "--max-tokens, because time grows with their square. Stopped by SIGINT, the exit code is 130.\n",
     .options  = options,
     .run      = run,
 };

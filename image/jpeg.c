@@ -49,6 +49,24 @@ _Noreturn static void corrupt(struct decoder *d)
     give_up(d, dinov_fail(d->err, DINOV_ERR_CORRUPT, "IMG-CORRUPT", "%s: damaged JPEG: %s", d->name, text));
 }
 
+/* A kind of JPEG that may well be sound: lossless, hierarchical, arithmetic, other than 8 bits, odd sampling. */
+static int unsupported(const struct jpeg_decompress_struct *cinfo)
+{
+    switch (cinfo->err->msg_code) {
+    case JERR_ARITH_NOTIMPL:
+    case JERR_CCIR601_NOTIMPL:
+    case JERR_CONVERSION_NOTIMPL:
+    case JERR_FRACT_SAMPLE_NOTIMPL:
+    case JERR_NOT_COMPILED:
+    case JERR_SOF_UNSUPPORTED:
+        return 1;
+    case JERR_BAD_PRECISION:
+        return cinfo->data_precision >= 2 && cinfo->data_precision <= 16; /* others are in no JPEG */
+    default:
+        return 0;
+    }
+}
+
 _Noreturn static void error_exit(j_common_ptr cinfo)
 {
     struct decoder *d = (struct decoder *)cinfo->err;
@@ -57,6 +75,13 @@ _Noreturn static void error_exit(j_common_ptr cinfo)
         give_up(d, dinov_fail(d->err, DINOV_ERR_LIMIT, "IMG-LARGE",
                               "%s: %u x %u pixels; expected sides of at most %ld in a JPEG; shrink it first", d->name,
                               d->cinfo.image_width, d->cinfo.image_height, JPEG_MAX_DIMENSION));
+    if (unsupported(&d->cinfo)) {
+        char text[JMSG_LENGTH_MAX];
+        d->errors.format_message(cinfo, text);
+        give_up(d, dinov_fail(d->err, DINOV_ERR_UNSUPPORTED, "IMG-FORMAT",
+                              "%s: expected a baseline or progressive JPEG of 8 bits a sample: %s; convert it first", d->name,
+                              text));
+    }
     corrupt(d);
 }
 

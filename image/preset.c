@@ -11,8 +11,6 @@
 #include <stdbool.h>
 #include <string.h>
 
-enum { MAX_SIZE = 16384 };
-
 static const struct {
     const char       *name;
     dinov_preset_kind kind;
@@ -21,7 +19,7 @@ static const struct {
     {"square", DINOV_PRESET_SQUARE}, {"full", DINOV_PRESET_FULL},
 };
 
-/* Digits only, 1..MAX_SIZE; 0 when it is not that. */
+/* Digits only, 1..DINOV_IMAGE_MAX_SIDE, which is also what checkpoints may ask for; 0 when it is not that. */
 static int64_t parse_size(const char *text)
 {
     int64_t n = 0;
@@ -29,10 +27,13 @@ static int64_t parse_size(const char *text)
     for (; *text; text++) {
         if (*text < '0' || *text > '9') return 0;
         n = 10 * n + (*text - '0');
-        if (n > MAX_SIZE) return 0;
+        if (n > DINOV_IMAGE_MAX_SIDE) return 0;
     }
     return n;
 }
+
+/* What eval:N resizes the shorter side to. Less than N, which leaves nothing to crop, for N = 1, 3, 5 only. */
+static int64_t eval_shorter(int64_t n) { return n * 256 / 224 / 2 * 2; }
 
 static bool parse(dinov_preset *out, const char *text)
 {
@@ -41,7 +42,8 @@ static bool parse(dinov_preset *out, const char *text)
         if (strlen(kinds[i].name) != length || memcmp(kinds[i].name, text, length) != 0) continue;
         out->kind = kinds[i].kind;
         out->size = text[length] ? parse_size(text + length + 1) : out->kind == DINOV_PRESET_EVAL ? 224 : 0;
-        return out->kind == DINOV_PRESET_FULL ? text[length] == '\0' : out->size > 0;
+        if (out->kind == DINOV_PRESET_FULL) return text[length] == '\0';
+        return out->size > 0 && (out->kind != DINOV_PRESET_EVAL || eval_shorter(out->size) >= out->size);
     }
     return false;
 }
@@ -52,8 +54,9 @@ dinov_status dinov_preset_parse(dinov_preset *out, const char *text, dinov_error
     char         shown[64];
     if (!parse(&preset, text))
         return dinov_fail(err, DINOV_ERR_CONFIG, "OPT-PRESET",
-                          "preset: expected eval, eval:N, short:N, long:N, square:N (N from 1 to %d) or full, found \"%s\"",
-                          MAX_SIZE, dinov_escape(shown, sizeof shown, text, strlen(text)));
+                          "preset: expected eval, eval:N, short:N, long:N, square:N (N from 1 to %d; for eval not 1, 3 or 5) "
+                          "or full, found \"%s\"",
+                          DINOV_IMAGE_MAX_SIDE, dinov_escape(shown, sizeof shown, text, strlen(text)));
     *out = preset;
     return DINOV_OK;
 }
@@ -74,6 +77,10 @@ dinov_status dinov_preset_size(const dinov_preset *preset, int64_t patch, int64_
     DINOV_ASSERT(patch > 0 && width > 0 && height > 0 && width <= DINOV_IMAGE_MAX_SIDE && height <= DINOV_IMAGE_MAX_SIDE);
     switch (preset->kind) {
     case DINOV_PRESET_EVAL:
+        if (eval_shorter(n) < n)
+            return dinov_fail(err, DINOV_ERR_CONFIG, "OPT-PRESET", "preset: eval:%lld would crop more than it resizes to, %lld",
+                              (long long)n, (long long)eval_shorter(n));
+    /* fall through */
     case DINOV_PRESET_SQUARE:
         if (n % patch != 0)
             return dinov_fail(err, DINOV_ERR_CONFIG, "OPT-PRESET",
@@ -117,7 +124,7 @@ static dinov_window resized_window(const dinov_preset *preset, const dinov_image
     *resized_w = w;
     *resized_h = h;
     if (preset->kind != DINOV_PRESET_EVAL) return (dinov_window){0, 0, w, h};
-    int64_t shorter = preset->size * 256 / 224 / 2 * 2;
+    int64_t shorter = eval_shorter(preset->size);
     bool    wide    = image->width > image->height;
     *resized_w      = wide ? shorter * image->width / image->height : shorter;
     *resized_h      = wide ? shorter : shorter * image->height / image->width;

@@ -16,6 +16,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 enum {
@@ -105,6 +106,19 @@ static size_t key_of(const struct run *r, int64_t i, char *text, size_t size)
 
 /* ---- Preparing one input: runs on any thread ---- */
 
+/* Attention costs the square of the tokens: one long picture could take longer than all the others. */
+static dinov_status check_tokens(const struct run *r, const char *name, int64_t w, int64_t h, dinov_error *err)
+{
+    char    shown[DINOV_ESCAPED];
+    int64_t tokens = w / r->model->patch * (h / r->model->patch);
+    if (tokens <= r->options->max_tokens) return DINOV_OK;
+    return dinov_fail(err, DINOV_ERR_LIMIT, "RUN-TOKENS",
+                      "%s: an input of %lld x %lld pixels makes %lld patch tokens; expected at most %lld; choose a smaller "
+                      "preset, or raise --max-tokens (time grows with the square of the tokens)",
+                      dinov_escape(shown, sizeof shown, name, strlen(name)), (long long)w, (long long)h, (long long)tokens,
+                      (long long)r->options->max_tokens);
+}
+
 static dinov_input_status judge(const dinov_error *why)
 {
     if (strcmp(why->code, "IMG-TRUNCATED") == 0) return DINOV_INPUT_TRUNCATED;
@@ -135,6 +149,7 @@ static dinov_status prepare_picture(const struct run *r, struct item *item, cons
     item->record.height = (uint32_t)image.height;
     if (turns) DINOV_TRY_GOTO(dinov_image_turn(&image, err));
     DINOV_TRY_GOTO(dinov_preset_size(&r->options->preset, r->model->patch, image.width, image.height, &w, &h, err));
+    DINOV_TRY_GOTO(check_tokens(r, path, w, h, err));
     item->pixels = dinov_alloc((size_t)(3 * w * h), sizeof *item->pixels);
     if (!item->pixels) {
         status = dinov_fail_nomem(err, path, "its pixels");
@@ -153,6 +168,8 @@ fail:
 static dinov_status prepare_row(const struct run *r, struct item *item, int64_t row, dinov_error *err)
 {
     const dinov_npy *a      = &r->array;
+    const char      *path   = dinov_inputs_path(r->inputs, 0);
+    char             shown[DINOV_ESCAPED];
     size_t           values = (size_t)(a->dim[1] * a->dim[2] * a->dim[3]);
     size_t           offset = (size_t)row * values * sizeof(float);
 
@@ -163,8 +180,8 @@ static dinov_status prepare_row(const struct run *r, struct item *item, int64_t 
     item->record.height = item->record.input_height = (uint32_t)a->dim[2];
     for (size_t i = 0; i < values; i++)
         if (!isfinite(item->pixels[i]))
-            return dinov_fail(err, DINOV_ERR_CORRUPT, "NPY-FINITE", "row %lld: value %zu is not a finite number", (long long)row,
-                              i);
+            return dinov_fail(err, DINOV_ERR_CORRUPT, "NPY-FINITE", "%s: row %lld: value %zu is not a finite number",
+                              dinov_escape(shown, sizeof shown, path, strlen(path)), (long long)row, i);
     return DINOV_OK;
 }
 
@@ -302,9 +319,11 @@ static uint16_t half_from_float(float value)
     return (uint16_t)(sign | ((bits - 0x38000000 + 0xfff + (bits >> 13 & 1)) >> 13));
 }
 
+/* `key` is the name of the input, for a message. */
 static dinov_status append_floats(struct run *r, dinov_npy_out *file, const float *values, int64_t count, int64_t rows,
-                                  dinov_error *err)
+                                  const char *key, dinov_error *err)
 {
+    char shown[DINOV_ESCAPED];
     if (!r->options->f16) return dinov_npy_append(file, values, (size_t)count * sizeof *values, rows, err);
     for (int64_t i = 0; i < count; i += CONVERT_VALUES) {
         uint8_t half[2 * CONVERT_VALUES];
@@ -313,8 +332,8 @@ static dinov_status append_floats(struct run *r, dinov_npy_out *file, const floa
             uint16_t h = half_from_float(values[i + j]);
             if ((h & 0x7fff) == 0x7c00 && isfinite(values[i + j]))
                 return dinov_fail(err, DINOV_ERR_LIMIT, "RUN-F16",
-                                  "a feature of %g does not fit into f16, whose largest value is 65504; use --store f32",
-                                  (double)values[i + j]);
+                                  "%s: a feature of %g does not fit into f16, whose largest value is 65504; use --store f32",
+                                  dinov_escape(shown, sizeof shown, key, strlen(key)), (double)values[i + j]);
             dinov_put_le16(half + 2 * j, h);
         }
         DINOV_TRY(dinov_npy_append(file, half, (size_t)n * 2, 0, err));
@@ -329,7 +348,7 @@ static dinov_status append_offset(dinov_npy_out *file, int64_t value, dinov_erro
     return dinov_npy_append(file, bytes, sizeof bytes, 1, err);
 }
 
-static dinov_status write_features(struct run *r, const struct item *item, dinov_error *err)
+static dinov_status write_features(struct run *r, const struct item *item, const char *key, dinov_error *err)
 {
     const struct group *group = &r->groups[item->group];
     int64_t             grid  = (int64_t)item->record.grid_w * item->record.grid_h;
@@ -339,7 +358,7 @@ static dinov_status write_features(struct run *r, const struct item *item, dinov
         dinov_features slots  = group->features[o->layer];
         int64_t        floats = feature_size(r, o->feature, item->record.grid_w, item->record.grid_h);
         int64_t        rows   = o->feature == 3 && !r->fixed ? grid : 1;
-        DINOV_TRY(append_floats(r, &o->file, *feature_slot(&slots, o->feature) + item->place * floats, floats, rows, err));
+        DINOV_TRY(append_floats(r, &o->file, *feature_slot(&slots, o->feature) + item->place * floats, floats, rows, key, err));
     }
     if (r->offsets.file) DINOV_TRY(append_offset(&r->offsets, r->tokens += grid, err));
     if (r->input.file) {
@@ -363,16 +382,16 @@ static dinov_status write_item(struct run *r, struct item *item, int64_t index, 
     if (item->status != DINOV_OK && r->options->bad) r->options->bad(r->options->arg, key, item->record.status, &item->why);
     item->record.key_offset = (uint64_t)r->key_bytes;
     item->record.key_size   = (uint32_t)size;
-    key[size]               = '\n';
     r->key_bytes += (int64_t)size + 1;
     if (item->status == DINOV_OK) {
         item->record.row = r->rows++;
-        DINOV_TRY_GOTO(write_features(r, item, err));
+        DINOV_TRY_GOTO(write_features(r, item, key, err));
     }
     r->report->count[item->record.status]++;
     dinov_index_put(record, &item->record);
     DINOV_TRY_GOTO(dinov_npy_append(&r->index, record, sizeof record, 1, err));
-    status = dinov_out_write(r->keys, key, size + 1, err);
+    key[size] = '\n';
+    status    = dinov_out_write(r->keys, key, size + 1, err);
 fail:
     dinov_free(key);
     return status;
@@ -535,13 +554,23 @@ static const char *preset_name(const dinov_preset *preset, char out[32])
     return out;
 }
 
-/* SHA-256 over every key and a newline: the list of inputs in one word. */
-static dinov_status hash_keys(const struct run *r, char out[DINOV_SHA_HEX + 1], dinov_error *err)
+/*
+ * SHA-256 over a line for every input, "SIZE MTIME PATH" (mtime in nanoseconds): which inputs, and in
+ * which state. A file written anew makes other settings even under its old name; one that cannot be
+ * looked at counts as "- -".
+ */
+static dinov_status hash_inputs(const struct run *r, char out[DINOV_SHA_HEX + 1], dinov_error *err)
 {
     dinov_sha256 sha;
     DINOV_TRY(dinov_sha256_init(&sha, err));
     for (int64_t i = 0; i < dinov_inputs_count(r->inputs); i++) {
-        const char *path = dinov_inputs_path(r->inputs, i);
+        const char *path       = dinov_inputs_path(r->inputs, i);
+        char        state[64] = "- - ";
+        struct stat st;
+        if (stat(path, &st) == 0)
+            snprintf(state, sizeof state, "%lld %lld%09ld ", (long long)st.st_size, (long long)st.st_mtim.tv_sec,
+                     st.st_mtim.tv_nsec);
+        dinov_sha256_add(&sha, state, strlen(state));
         dinov_sha256_add(&sha, path, strlen(path));
         dinov_sha256_add(&sha, "\n", 1);
     }
@@ -567,11 +596,12 @@ static dinov_status make_settings(const struct run *r, json_t **out, dinov_error
         json_array_append_new(mean, json_real((double)p->mean[c]));
         json_array_append_new(std, json_real((double)p->std[c]));
     }
-    dinov_status status = hash_keys(r, keys, err);
+    dinov_status status = hash_inputs(r, keys, err);
     if (status == DINOV_OK) {
-        *out = json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:b, s:s, s:b, s:s, s:{s:I, s:s}}", "model", o->model_id, "preset",
+        *out = json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:b, s:s, s:b, s:I, s:s, s:{s:I, s:s}}", "model", o->model_id, "preset",
                          r->npy ? "npy" : preset_name(&o->preset, preset), "mean", mean, "std", std, "features", features, "layers",
-                         layers, "norm", !o->no_norm, "store", o->f16 ? "f16" : "f32", "dump_input", o->dump_input, "isa",
+                         layers, "norm", !o->no_norm, "store", o->f16 ? "f16" : "f32", "dump_input", o->dump_input, "max_tokens",
+                         (json_int_t)o->max_tokens, "isa",
                          dinov_engine_isa(r->engine), "inputs", "count", (json_int_t)r->total, "sha256", keys);
         if (!*out) status = dinov_fail_nomem(err, "output folder", "run.json");
     } else {
@@ -634,7 +664,7 @@ static dinov_status open_array(struct run *r, dinov_error *err)
     r->total   = d[0];
     r->fixed_h = d[2];
     r->fixed_w = d[3];
-    return DINOV_OK;
+    return check_tokens(r, path, r->fixed_w, r->fixed_h, err);
 }
 
 static dinov_status resolve_layers(struct run *r, dinov_error *err)
@@ -669,7 +699,8 @@ static dinov_status check(struct run *r, dinov_error *err)
                           (long long)r->model->channels);
     r->fixed = o->preset.kind == DINOV_PRESET_EVAL || o->preset.kind == DINOV_PRESET_SQUARE;
     /* Any size tells whether the preset fits the patch, and what a fixed one gives. */
-    return dinov_preset_size(&o->preset, r->model->patch, 1, 1, &r->fixed_w, &r->fixed_h, err);
+    DINOV_TRY(dinov_preset_size(&o->preset, r->model->patch, 1, 1, &r->fixed_w, &r->fixed_h, err));
+    return r->fixed ? check_tokens(r, "preset", r->fixed_w, r->fixed_h, err) : DINOV_OK;
 }
 
 static dinov_status judge_total(const struct run *r, dinov_error *err)
@@ -724,7 +755,7 @@ dinov_status dinov_extract(dinov_engine *engine, const dinov_inputs *inputs, boo
                            .result.lock = -1,
                            .started     = now()};
 
-    DINOV_ASSERT(options->layer_count >= 1 && options->batch >= 1);
+    DINOV_ASSERT(options->layer_count >= 1 && options->batch >= 1 && options->max_tokens >= 1);
     *report             = (dinov_extract_report){0};
     dinov_status status = check(&r, err);
     report->total       = r.total;

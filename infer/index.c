@@ -58,15 +58,16 @@ static bool get(dinov_index_record *r, const uint8_t *in)
 dinov_status dinov_index_open(dinov_index *out, const char *folder, dinov_error *err)
 {
     size_t       length = strlen(folder) + 32, size, keys_size;
-    char        *path   = dinov_alloc(length, 1);
+    char        *path   = dinov_alloc(length, 1), shown[DINOV_ESCAPED];
     dinov_npy    npy;
     dinov_status status;
 
     *out = (dinov_index){0};
     if (!path) return dinov_fail_nomem(err, "index", "its path");
+    dinov_escape(shown, sizeof shown, folder, strlen(folder));
     snprintf(path, length, "%s/run.json", folder);
     if (access(path, F_OK) != 0) {
-        status = dinov_fail_errno(err, errno, "IDX-OPEN", "%s: holds no finished run", folder);
+        status = dinov_fail_errno(err, errno, "IDX-OPEN", "%s: holds no finished run", shown);
         goto fail;
     }
     snprintf(path, length, "%s/part-000000.keys.txt", folder);
@@ -76,7 +77,7 @@ dinov_status dinov_index_open(dinov_index *out, const char *folder, dinov_error 
     DINOV_TRY_GOTO(dinov_npy_parse(&npy, out->file, size, path, err));
     if (npy.descr_size != strlen(dinov_index_descr) || memcmp(npy.descr, dinov_index_descr, npy.descr_size) != 0 || npy.rank != 1 ||
         (uint64_t)npy.dim[0] > npy.size || npy.size != (uint64_t)npy.dim[0] * DINOV_INDEX_RECORD) {
-        status = dinov_fail(err, DINOV_ERR_FORMAT, "IDX-TYPE", "%s/part-000000.index.npy: not an index this program wrote", folder);
+        status = dinov_fail(err, DINOV_ERR_FORMAT, "IDX-TYPE", "%s/part-000000.index.npy: not an index this program wrote", shown);
         goto fail;
     }
     out->records = npy.data;
@@ -85,7 +86,7 @@ dinov_status dinov_index_open(dinov_index *out, const char *folder, dinov_error 
         dinov_index_record r;
         if (!get(&r, out->records + i * DINOV_INDEX_RECORD) || r.key_offset > keys_size || r.key_size > keys_size - r.key_offset) {
             status = dinov_fail(err, DINOV_ERR_CORRUPT, "IDX-RECORD",
-                                "%s/part-000000.index.npy: record %lld has an unknown status or a key outside keys.txt", folder,
+                                "%s/part-000000.index.npy: record %lld has an unknown status or a key outside keys.txt", shown,
                                 (long long)i);
             goto fail;
         }

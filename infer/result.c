@@ -30,8 +30,37 @@ char *dinov_result_path(const dinov_result *result, const char *name)
     return path;
 }
 
-/* Files a run makes, finished or temporary. */
-static bool ours(const char *name) { return strncmp(name, "part-000000.", 12) == 0 || strncmp(name, "run.json", 8) == 0; }
+/* Steps over `word` when *p begins with it. */
+static bool skip(const char **p, const char *word)
+{
+    size_t n = strlen(word);
+    if (strncmp(*p, word, n) != 0) return false;
+    *p += n;
+    return true;
+}
+
+static bool skip_digits(const char **p)
+{
+    size_t n = strspn(*p, "0123456789");
+    *p += n;
+    return n > 0;
+}
+
+/* Whether a run makes a file of that name, finished or temporary; every other file is the user's. */
+static bool ours(const char *name)
+{
+    static const char *const kinds[] = {"cls.npy",     "mean.npy",  "reg.npy",           "patch.npy", "offsets.npy",
+                                        "input.npy",   "index.npy", "input-offsets.npy", "keys.txt"};
+    const char              *p       = name;
+    bool                     known   = skip(&p, "run.json");
+    if (!known && skip(&p, "part-000000.")) {
+        const char *after = p;
+        if (skip(&after, "L") && skip_digits(&after) && skip(&after, ".")) p = after;
+        for (size_t i = 0; !known && i < sizeof kinds / sizeof kinds[0]; i++) known = skip(&p, kinds[i]);
+    }
+    if (known && skip(&p, ".tmp-")) known = skip_digits(&p) && skip(&p, "-") && skip_digits(&p);
+    return known && *p == '\0';
+}
 
 typedef dinov_status (*entry_fn)(dinov_result *result, const char *name, dinov_error *err);
 
@@ -72,24 +101,42 @@ static dinov_status remove_finished(dinov_result *result, const char *name, dino
     return strstr(name, ".tmp-") ? DINOV_OK : remove_entry(result, name, err);
 }
 
-/* Appends "name: old -> new" for every setting that differs. */
-static void describe_difference(char *text, size_t size, const json_t *old, const json_t *settings)
+struct text {
+    char   bytes[700];
+    size_t used;
+};
+
+/* Appends "name OLD there, NEW now". The old names and values come from a file. */
+static void add_difference(struct text *t, const char *name, const json_t *old, const json_t *now)
+{
+    char  shown[3][160];
+    char *values[2] = {old ? json_dumps(old, JSON_ENCODE_ANY | JSON_COMPACT) : NULL,
+                       now ? json_dumps(now, JSON_ENCODE_ANY | JSON_COMPACT) : NULL};
+    dinov_escape(shown[2], 60, name, strlen(name));
+    for (int i = 0; i < 2; i++) {
+        const char *value = values[i] ? values[i] : "absent";
+        dinov_escape(shown[i], sizeof shown[i], value, strlen(value));
+        dinov_free(values[i]);
+    }
+    if (t->used < sizeof t->bytes)
+        t->used += (size_t)snprintf(t->bytes + t->used, sizeof t->bytes - t->used, "%s%s %s there, %s now", t->used ? "; " : "",
+                                    shown[2], shown[0], shown[1]);
+}
+
+/* Every setting that differs, or that only one of the two has. */
+static void describe_difference(struct text *t, json_t *old, json_t *settings)
 {
     const char *name;
     json_t     *value;
-    size_t      used = 0;
-    text[0]          = '\0';
-    json_object_foreach((json_t *)(uintptr_t)settings, name, value)
+    *t = (struct text){0};
+    json_object_foreach(settings, name, value)
     {
         const json_t *before = json_object_get(old, name);
-        if (before && json_equal(before, value)) continue;
-        char *a = before ? json_dumps(before, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
-        char *b = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
-        if (used < size)
-            used += (size_t)snprintf(text + used, size - used, "%s%s %.150s there, %.150s now", used ? "; " : "", name,
-                                     a ? a : "absent", b ? b : "?");
-        dinov_free(a);
-        dinov_free(b);
+        if (!before || !json_equal(before, value)) add_difference(t, name, before, value);
+    }
+    json_object_foreach(old, name, value)
+    {
+        if (!json_object_get(settings, name)) add_difference(t, name, value, NULL);
     }
 }
 
@@ -122,7 +169,7 @@ static dinov_status read_previous(dinov_result *result, json_t **run, dinov_erro
     return status;
 }
 
-dinov_status dinov_result_open(dinov_result *out, const char *folder, const json_t *settings, bool overwrite, dinov_error *err)
+dinov_status dinov_result_open(dinov_result *out, const char *folder, json_t *settings, bool overwrite, dinov_error *err)
 {
     dinov_status status = DINOV_OK;
     json_t      *run    = NULL;
@@ -147,13 +194,13 @@ dinov_status dinov_result_open(dinov_result *out, const char *folder, const json
     }
     DINOV_TRY_GOTO(read_previous(out, &run, err));
     if (run && !overwrite) {
-        const json_t *old = json_object_get(run, "settings");
+        json_t *old = json_object_get(run, "settings");
         if (!json_equal(old, settings)) {
-            char text[700];
-            describe_difference(text, sizeof text, old, settings);
+            struct text text;
+            describe_difference(&text, old, settings);
             status = dinov_fail(err, DINOV_ERR_CONFIG, "RUN-DIFFERS",
                                 "%s: holds a finished run with other settings: %s; choose another folder, or -f to replace it",
-                                shown(folder), text);
+                                shown(folder), text.bytes);
             goto fail;
         }
         out->previous = run;

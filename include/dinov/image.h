@@ -16,7 +16,8 @@ extern "C" {
 
 /* How a picture becomes an input; P is the model's patch side.
  *   eval:N    shorter side to N*256/224 (rounded down to an even number), centre crop N x N
- *             (eval:224 -> 256 and 224, eval:518 -> 592 and 518); N a multiple of P; orientation ignored
+ *             (eval:224 -> 256 and 224, eval:518 -> 592 and 518); N a multiple of P, and not
+ *             1, 3 or 5, which the rounding leaves larger than what it crops from; orientation ignored
  *   short:N   shorter side to N, the longer in proportion, both then to the nearest multiple of P
  *   long:N    longer side to N, likewise
  *   square:N  N x N whatever the aspect; N a multiple of P

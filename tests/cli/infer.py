@@ -45,6 +45,32 @@ def turned(value):
     return b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x112, 3, 1, value, 0, 0)
 
 
+def safetensors(path):
+    """The F32 tensors of a file."""
+    with open(path, "rb") as f:
+        size, = struct.unpack("<Q", f.read(8))
+        header, data = json.loads(f.read(size)), f.read()
+    for name, entry in header.items():
+        if name != "__metadata__":
+            begin, end = entry["data_offsets"]
+            yield name, np.frombuffer(data[begin:end], "<f4").reshape(entry["shape"])
+
+
+def write_safetensors(path, tensors):
+    header, data = {}, b""
+    for name, a in tensors.items():
+        header[name] = {"dtype": "F32", "shape": a.shape, "data_offsets": [len(data), len(data) + a.nbytes]}
+        data += a.tobytes()
+    text = json.dumps(header).encode()
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text + data)
+
+
+def with_field(records, field, value):
+    records[field][1] = value
+    return records
+
+
 class Case(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -81,6 +107,12 @@ class Case(unittest.TestCase):
         if code is not None:
             self.assertEqual(result.returncode, code, result.stderr.decode(errors="replace"))
         return result
+
+    def refused(self, reason, *words, code, **more):
+        """The run ends with that code, and the message ends with that stable word."""
+        result = self.infer(*words, code=code, **more)
+        self.assertIn(f"[{reason}]\n", result.stderr.decode(errors="replace"))
+        return result.stderr
 
     def infer(self, *words, out="out", code=0, preset="eval:28", **more):
         words = (("--preset", preset) if preset else ()) + words
@@ -135,7 +167,10 @@ class Usage(Case):
                       (*m, *o, folder, "--layers", "2,-1"), (*m, *o, folder, "--store", "f64"),
                       (*m, *o, folder, "--preset", "evil"), (*m, *o, folder, "--preset", "eval:30"),
                       (*m, *o, folder, "--max-bad", "101%"), (*m, *o, folder, "--max-bad", "-1"),
-                      (*m, *o, folder, "--max-bad", "1.5"), (*m, *o, folder, "--json"), ("--ls", self.path("x"), folder),
+                      (*m, *o, folder, "--max-bad", "1.5"), (*m, *o, folder, "--max-bad", "1e300"),
+                      (*m, *o, folder, "--max-bad", "inf"), (*m, *o, folder, "--max-bad", "nan"),
+                      (*m, *o, folder, "--max-bad", "nan%"), (*m, *o, folder, "--max-tokens", "0"),
+                      (*m, *o, folder, "--preset", "eval:5"), (*m, *o, folder, "--json"), ("--ls", self.path("x"), folder),
                       (*m, *o, folder, "-q=1"), (*m, "-o")):
             result = self.run_infer(*words, code=64)
             self.assertLessEqual(result.stderr.count(b"\n"), 20)
@@ -165,6 +200,58 @@ class Usage(Case):
             self.assertEqual(json.load(f)["settings"]["isa"], "ref")
         self.infer(folder, "--isa", "abacus", out="other", code=None)
         self.assertFalse(os.path.exists(self.path("other")))
+
+
+    def test_codes_of_options_and_inputs(self):
+        folder = self.pictures(1)
+        plain = self.path("plain.safetensors")
+        subprocess.run([DEMO, "-o", self.path("bare.safetensors"), "--dim", "64", "--depth", "1", "--grid", "2", "--no-proof"],
+                       check=True, capture_output=True)
+        self.refused("OPT-LAYERS", folder, "--layers", "3", code=64)
+        self.refused("OPT-LAYERS", folder, "--layers", "2,-1", code=64)
+        self.refused("OPT-PRESET", folder, preset="eval:30", code=64)
+        self.refused("INPUT-OPEN", self.path("none"), code=3)
+        self.refused("INPUT-LIST", "--filelist", self.path("none"), code=3)
+        self.refused("INPUT-LIST", "--filelist", self.put("zero.txt", b"a\0b\n"), code=2)
+        os.mkdir(self.path("empty"))
+        self.refused("RUN-EMPTY", self.path("empty"), code=2)
+        bare = self.run_infer("-m", self.path("bare.safetensors"), "-o", self.path("out"), "--features", "reg", folder, code=64)
+        self.assertIn(b"[OPT-FEATURES]", bare.stderr)
+        np.save(self.path("a.npy"), np.zeros((1, 3, 14, 14), "<f4"))
+        self.refused("OPT-INPUT", self.path("a.npy"), folder, preset=None, code=64)
+        # The same model for one channel, which pictures do not have.
+        subprocess.run([CONVERT, self.model, "-o", plain, "--to", "safetensors"], check=True, capture_output=True)
+        tensors = dict(safetensors(plain))
+        tensors["patch_embed.proj.weight"] = tensors["patch_embed.proj.weight"][:, :1]
+        write_safetensors(plain, tensors)
+        grey = self.run_infer("-m", plain, "-o", self.path("out"), folder, code=2)
+        self.assertIn(b"[RUN-CHANNELS]", grey.stderr)
+        self.assertFalse(os.path.exists(self.path("out")))
+
+    def test_the_models_own_preset(self):
+        """One that the format allows and no picture can have: the file's fault, not the command's."""
+        large = self.path("large\x1b.safetensors")
+        subprocess.run([DEMO, "-o", large, "--dim", "64", "--depth", "1", "--grid", "2", "--no-proof", "--preset", "eval:65520"],
+                       check=True, capture_output=True)
+        for isa in ((), ("--isa", "ref")):
+            result = self.run_infer("-m", large, "-o", self.path("out"), *isa, self.pictures(1), code=2)
+            self.assertIn(b"large\\x1b.safetensors: asks for preset eval:65520", result.stderr)
+            self.assertIn(b"[RUN-PRESET]", result.stderr)
+        self.run_infer("-m", large, "-o", self.path("out"), "--preset", "eval:28", self.pictures(1))
+
+    def test_listing_refuses(self):
+        bad = self.run_infer("--ls", self.path("no\x1bthing"), code=3)
+        self.assertIn(b"no\\x1bthing: holds no finished run", bad.stderr)
+        self.assertIn(b"[IDX-OPEN]", bad.stderr)
+        self.infer(self.pictures(2))
+        index = self.path("out/part-000000.index.npy")
+        whole = np.load(index)
+        for change, code, status in ((lambda a: a["row"], "IDX-TYPE", 2), (lambda a: a[["row"]], "IDX-TYPE", 2),
+                                     (lambda a: with_field(a, "key_size", 1 << 30), "IDX-RECORD", 2),
+                                     (lambda a: with_field(a, "key_offset", 1 << 60), "IDX-RECORD", 2),
+                                     (lambda a: with_field(a, "status", b"splendid"), "IDX-RECORD", 2)):
+            np.save(index, change(whole.copy()))
+            self.assertIn(f"[{code}]".encode(), self.run_infer("--ls", self.path("out"), code=status).stderr)
 
 
 class Results(Case):
@@ -210,9 +297,39 @@ class Results(Case):
         self.put("in/more.png", png(20, 20))
         self.assertIn(b"inputs", self.infer(folder, code=64).stderr)
         self.assertEqual(before, self.bytes_of())
+        path = self.path("out", "run.json")
+        run["settings"]["gone\x1b"] = 7
+        with open(path, "w") as f:
+            json.dump(run, f)
+        del run["settings"]["inputs"]
+        os.unlink(self.path("in/more.png"))
+        self.assertIn(b"other settings: gone\\x1b 7 there, absent now;", self.refused("RUN-DIFFERS", folder, code=64))
+        with open(path, "w") as f:
+            json.dump(run, f)
+        self.assertIn(b"inputs absent there, {", self.refused("RUN-DIFFERS", folder, code=64))
+        self.put("in/more.png", png(20, 20))
         self.infer(folder, "-f", "--features", "mean")
         self.assertEqual(self.files(), sorted(("part-000000.mean.npy",) + PARTS[1:]))
         self.assertEqual(self.load("mean").shape, (4, 128))
+
+    def test_changed_inputs_are_other_settings(self):
+        folder = self.pictures(2)
+        self.infer(folder)
+        with open(self.path("in/p001.png"), "rb") as f:
+            whole = f.read()
+        times = os.stat(self.path("in/p001.png"))
+        self.put("in/p001.png", png(29, 29, 77))
+        self.assertIn(b"inputs {", self.refused("RUN-DIFFERS", folder, code=64))
+        self.put("in/p001.png", whole)
+        os.utime(self.path("in/p001.png"), ns=(times.st_atime_ns, times.st_mtime_ns + 1))
+        self.refused("RUN-DIFFERS", folder, code=64)
+        os.utime(self.path("in/p001.png"), ns=(times.st_atime_ns, times.st_mtime_ns))
+        self.assertIn(b"already finished", self.infer(folder).stderr)
+        # Another shape of as many bytes, under the same name.
+        np.save(self.path("a.npy"), np.zeros((2, 3, 14, 42), "<f4"))
+        self.infer(self.path("a.npy"), preset=None, out="array")
+        np.save(self.path("a.npy"), np.zeros((2, 3, 42, 14), "<f4"))
+        self.refused("RUN-DIFFERS", self.path("a.npy"), preset=None, out="array", code=64)
 
     def test_features_layers_and_grids(self):
         folder = self.pictures(5)
@@ -262,7 +379,8 @@ class Results(Case):
         a = np.random.default_rng(5).normal(size=(5, 3, 14, 42)).astype("<f4")
         a[3, 1, 2, 3] = np.nan
         np.save(self.path("a.npy"), a)
-        self.infer(self.path("a.npy"), "--features", "patch", "--max-bad", "1", preset=None)
+        bad = self.infer(self.path("a.npy"), "--features", "patch", "--max-bad", "1", preset=None).stderr
+        self.assertIn(b"a.npy: row 3: value 675 is not a finite number [NPY-FINITE]", bad)
         self.assertEqual(self.load("patch").shape, (4, 1, 3, 128))
         self.assertEqual([r["status"] for r in self.listing()], ["ok", "ok", "ok", "corrupt", "ok"])
         np.save(self.path("bad1.npy"), a[:, :, :13])
@@ -272,7 +390,8 @@ class Results(Case):
         with open(self.path("a.npy"), "rb") as f:
             self.put("bad5.npy", f.read()[:-1])
         for i in range(1, 6):
-            self.infer(self.path(f"bad{i}.npy"), preset=None, out="no", code=2)
+            bad = self.infer(self.path(f"bad{i}.npy"), preset=None, out="no", code=2).stderr
+            self.assertIn((b"[NPY-SHAPE]", b"[NPY-DTYPE]", b"[NPY-SHAPE]", b"[NPY-SHAPE]", b"[NPY-SIZE]")[i - 1], bad)
             self.assertFalse(os.path.exists(self.path("no")))
         self.infer(self.path("a.npy"), out="no", code=64)
         self.infer(self.path("a.npy"), self.pictures(1), preset=None, out="no", code=64)
@@ -284,6 +403,13 @@ class Results(Case):
         for name in ("cls", "patch"):
             self.assertEqual(self.load(name, "half").dtype, np.float16)
             self.assertEqual(self.load(name, "half").tobytes(), self.load(name).astype("<f2").tobytes())
+
+    def test_too_large_for_f16(self):
+        np.save(self.path("a.npy"), np.full((2, 3, 14, 14), 1e7, "<f4"))
+        words = (self.path("a.npy"), "--features", "patch", "--no-norm")
+        self.assertIn(b"a.npy#0: a feature of ", self.refused("RUN-F16", *words, "--store", "f16", preset=None, code=4))
+        self.assertFalse(os.path.exists(self.path("out")))
+        self.infer(*words, preset=None)
 
     def test_orientation(self):
         self.put("in/a.png", png(56, 28, 1, turned(6)))
@@ -339,8 +465,9 @@ class Trouble(Case):
                  struct.pack(">I", zlib.crc32(whole[12:16] + struct.pack(">II", 60000, 60000) + whole[24:29])) + whole[33:])
         self.put("in/web.webp", b"RIFF\0\0\0\0WEBPVP8 ")
         want = {"cut.png": "truncated", "empty.jpg": "truncated", "flip.png": "corrupt", "large.png": "too-large", "web.webp": "unsupported"}
-        result = self.infer(self.path("in"), code=4)
-        self.assertIn(b"--max-bad", result.stderr)
+        text = self.refused("RUN-MAX-BAD", self.path("in"), code=4)
+        self.assertIn(b"--max-bad", text)
+        self.assertIn(b"[IMG-CORRUPT]", text)
         found = {os.path.basename(r["path"]): r["status"] for r in self.listing()}
         self.assertEqual({k: found[k] for k in want}, want)
         self.assertEqual(self.load("cls").shape, (5, 128))
@@ -350,6 +477,27 @@ class Trouble(Case):
         self.infer(self.path("in"), "--max-bad", "4", code=4)
         self.infer(self.pictures(5, "good"), out="clean")
         self.assertEqual(self.load("cls").tobytes(), self.load("cls", "clean").tobytes())
+
+    def test_max_tokens(self):
+        """A picture of little area and large aspect, whose attention alone would take many minutes."""
+        folder = self.pictures(2)
+        self.put("in/strip.png", png(4000, 15))
+        words = (self.path("in"), "--max-bad", "1")
+        text = self.infer(*words, preset="short:224").stderr
+        self.assertIn(b"strip.png: an input of 59738 x 224 pixels makes 68272 patch tokens; expected at most 32768", text)
+        self.assertIn(b"--max-tokens", text)
+        self.assertIn(b"[RUN-TOKENS]", text)
+        self.assertEqual([r["status"] for r in self.listing()], ["ok", "ok", "too-large"])
+        self.refused("RUN-DIFFERS", *words, "--max-tokens", "40000", preset="short:224", code=64)
+        self.infer(folder, "--max-tokens", "286", preset="short:14", out="more")
+        self.assertEqual(self.listing("more")[2]["grid_w"], 267)
+        for preset, code in (("eval:28", 4), ("square:28", 4)):
+            self.refused("RUN-TOKENS", folder, "--max-tokens", "3", preset=preset, out="no", code=code)
+            self.infer(folder, "--max-tokens", "4", preset=preset, out=preset)
+        np.save(self.path("a.npy"), np.zeros((1, 3, 28, 42), "<f4"))
+        self.assertIn(b"a.npy: ", self.refused("RUN-TOKENS", self.path("a.npy"), "--max-tokens", "5", preset=None, out="no", code=4))
+        self.infer(self.path("a.npy"), "--max-tokens", "6", preset=None, out="array")
+        self.assertFalse(os.path.exists(self.path("no")))
 
     def test_all_bad(self):
         for i in range(1100):
@@ -374,11 +522,24 @@ class Trouble(Case):
     def test_folders_of_others(self):
         folder = self.pictures(2)
         self.put("out/thesis.txt", b"precious")
-        self.assertIn(b"thesis.txt", self.infer(folder, code=3).stderr)
+        self.assertIn(b"thesis.txt", self.refused("RUN-FOLDER", folder, code=3))
         self.assertEqual(self.files(), ["thesis.txt"])
         self.put("json/run.json", b"{}")
         self.infer(folder, out="json", code=3)
         self.assertEqual(self.files("json"), ["run.json"])
+        alien = ["part-000000.tar", "part-000000.cls.npy.bak", "part-000000.L1x.cls.npy", "part-000000.L.cls.npy", "run.json.bak",
+                 "part-000000.cls.npy.tmp-", "part-000000.cls.npy.tmp-1", "part-000000.cls.npy.tmp-1-2-3", "part-000000.keys.txt2",
+                 "part-000000.notes.npy", "run.json.tmp-x-1", "part-000000.", "part-000000.tar.tmp-1-2"]
+        for i, name in enumerate(alien):
+            self.put(f"alien{i}/{name}", b"precious")
+            self.assertIn(name.encode(), self.refused("RUN-FOLDER", folder, out=f"alien{i}", code=3))
+            self.infer(folder, "-f", out=f"alien{i}")
+            self.assertEqual(self.files(f"alien{i}"), sorted((name,) + PARTS))
+        for name in ("part-000000.L00.patch.npy", "part-000000.input-offsets.npy", "part-000000.keys.txt.tmp-12-0",
+                     "part-000000.L11.reg.npy.tmp-4194304-0", "run.json.tmp-1-0"):
+            self.put(f"left/{name}", b"left by a run that was killed")
+        self.infer(folder, out="left")
+        self.assertEqual(self.files("left"), sorted(PARTS))
         os.mkdir(self.path("busy"))
         held = os.open(self.path("busy"), os.O_RDONLY)
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -411,12 +572,13 @@ class Trouble(Case):
         self.infer(folder, "--features", "cls,patch", "--isa", "ref", preset="short:112")
         self.assertEqual(self.bytes_of(), self.bytes_of("clean"))
 
-    def test_sigterm(self):
+    def test_sigterm_and_sigint(self):
         folder = self.pictures(60)
-        code, text = self.start_and_signal(signal.SIGTERM, folder, 0.02)
-        self.assertEqual(code, 143, text)
-        self.assertIn(b"RUN-STOPPED", text)
-        self.assertFalse(os.path.exists(self.path("out")))
+        for number, want in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+            code, text = self.start_and_signal(number, folder, 0.02)
+            self.assertEqual(code, want, text)
+            self.assertIn(b"[RUN-STOPPED]", text)
+            self.assertFalse(os.path.exists(self.path("out")))
 
 
 if __name__ == "__main__":

@@ -81,7 +81,10 @@ static void preset_grammar(void **state)
                                       "eval:",
                                       "eval:0",
                                       "eval:x",
-                                      "eval:16385",
+                                      "eval:65536",
+                                      "eval:1",
+                                      "eval:3",
+                                      "eval:5",
                                       "full:3",
                                       "short",
                                       "long:",
@@ -103,6 +106,8 @@ static void preset_grammar(void **state)
     assert_int_equal(p.kind, DINOV_PRESET_LONG);
     assert_int_equal(p.size, 630);
     assert_int_equal(dinov_preset_parse(&p, "full", NULL), DINOV_OK);
+    assert_int_equal(dinov_preset_parse(&p, "short:65535", NULL), DINOV_OK); /* as far as checkpoints go */
+    assert_int_equal(p.size, 65535);
 }
 
 static void size_is(const char *preset, int64_t w, int64_t h, int64_t want_w, int64_t want_h)
@@ -133,6 +138,13 @@ static void preset_sizes(void **state)
     size_is("short:100", 100, 100, 98, 98);
     assert_int_equal(dinov_preset_parse(&p, "eval:225", NULL), DINOV_OK);
     assert_int_equal(dinov_preset_size(&p, 14, 10, 10, &w, &h, &err), DINOV_ERR_CONFIG);
+    for (int64_t n = 1; n <= 5; n += 2) { /* made without the parser */
+        p = (dinov_preset){DINOV_PRESET_EVAL, n};
+        assert_int_equal(dinov_preset_size(&p, 1, 10, 10, &w, &h, &err), DINOV_ERR_CONFIG);
+        assert_string_equal(err.code, "OPT-PRESET");
+    }
+    p = (dinov_preset){DINOV_PRESET_EVAL, 2};
+    assert_int_equal(dinov_preset_size(&p, 1, 10, 10, &w, &h, &err), DINOV_OK);
     assert_int_equal(dinov_preset_parse(&p, "short:518", NULL), DINOV_OK);
     assert_int_equal(dinov_preset_size(&p, 14, 1, 65535, &w, &h, &err), DINOV_ERR_LIMIT);
     assert_string_equal(err.code, "IMG-LARGE");
@@ -232,6 +244,31 @@ static void lying_headers(void **state)
     assert_refused("", 0, DINOV_ERR_CORRUPT, "IMG-TRUNCATED");
 }
 
+/* Sound files of kinds that are not read are no damaged ones. */
+static void other_jpegs(void **state)
+{
+    (void)state;
+    static const struct {
+        uint8_t      marker, bits;
+        dinov_status status;
+        const char  *code;
+    } kinds[] = {
+        {0xc3, 8, DINOV_ERR_UNSUPPORTED, "IMG-FORMAT"},  /* lossless */
+        {0xc5, 8, DINOV_ERR_UNSUPPORTED, "IMG-FORMAT"},  /* hierarchical */
+        {0xc9, 8, DINOV_ERR_UNSUPPORTED, "IMG-FORMAT"},  /* arithmetic */
+        {0xc1, 12, DINOV_ERR_UNSUPPORTED, "IMG-FORMAT"}, /* 12 bits */
+        {0xc0, 77, DINOV_ERR_CORRUPT, "IMG-CORRUPT"},    /* no JPEG has that */
+    };
+    for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++) {
+        uint8_t bytes[8192];
+        size_t  size = jpeg_of(bytes, sizeof bytes, 16, 16, NULL, 0, 0), at = 0;
+        while (bytes[at] != 0xff || bytes[at + 1] != 0xc0) assert_true(++at + 4 < size);
+        bytes[at + 1] = kinds[k].marker;
+        bytes[at + 4] = kinds[k].bits;
+        assert_refused(bytes, size, kinds[k].status, kinds[k].code);
+    }
+}
+
 static void allocation_failures(void **state)
 {
     (void)state;
@@ -262,6 +299,7 @@ int main(void)
         cmocka_unit_test(preset_grammar), cmocka_unit_test(preset_sizes),        cmocka_unit_test(turning),
         cmocka_unit_test(exif),           cmocka_unit_test(truncation),          cmocka_unit_test(no_grey_filling),
         cmocka_unit_test(lying_headers),  cmocka_unit_test(allocation_failures),
+        cmocka_unit_test(other_jpegs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
