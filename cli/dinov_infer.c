@@ -91,8 +91,8 @@ static int parse_layers(const dinov_tool *tool, dinov_extract_options *o)
 static int parse_max_bad(const dinov_tool *tool, dinov_extract_options *o)
 {
     char *end;
-    o->max_bad = strtod(max_bad_text, &end);
-    o->percent = *end == '%';
+    o->max_bad    = strtod(max_bad_text, &end);
+    o->percent    = *end == '%';
     bool in_range = o->max_bad >= 0 && o->max_bad <= (o->percent ? 100 : 1e15); /* before the conversion; false for NaN */
     bool whole    = in_range && (o->percent || o->max_bad == (double)(int64_t)o->max_bad);
     if (end == max_bad_text || end[o->percent] || !whole)

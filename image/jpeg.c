@@ -78,9 +78,9 @@ _Noreturn static void error_exit(j_common_ptr cinfo)
     if (unsupported(&d->cinfo)) {
         char text[JMSG_LENGTH_MAX];
         d->errors.format_message(cinfo, text);
-        give_up(d, dinov_fail(d->err, DINOV_ERR_UNSUPPORTED, "IMG-FORMAT",
-                              "%s: expected a baseline or progressive JPEG of 8 bits a sample: %s; convert it first", d->name,
-                              text));
+        give_up(d,
+                dinov_fail(d->err, DINOV_ERR_UNSUPPORTED, "IMG-FORMAT",
+                           "%s: expected a baseline or progressive JPEG of 8 bits a sample: %s; convert it first", d->name, text));
     }
     corrupt(d);
 }

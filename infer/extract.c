@@ -8,19 +8,19 @@
 
 #include "base/alloc.h"
 #include "base/bytes.h"
-#include "base/hash.h"
 #include "base/pool.h"
 #include "infer/result.h"
+#include "infer/settings.h"
 
 #include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 
+enum { CLS, MEAN, REG, PATCH, FEATURES };
+
 enum {
-    FEATURES       = 4,         /* cls, mean, reg, patch */
     WINDOW_BYTES   = 256 << 20, /* of inputs and features, beyond what one round of threads adds */
     MAX_FILE       = 1 << 30,
     ALL_BAD_INPUTS = 1000,
@@ -30,7 +30,7 @@ enum {
 /* A file of one feature of one layer. */
 struct output {
     dinov_npy_out file;
-    int           layer, feature; /* index into layers; 0..FEATURES-1 */
+    int           layer, feature; /* index into layers; CLS..PATCH */
 };
 
 /* One input of the window. */
@@ -167,8 +167,8 @@ fail:
 
 static dinov_status prepare_row(const struct run *r, struct item *item, int64_t row, dinov_error *err)
 {
-    const dinov_npy *a      = &r->array;
-    const char      *path   = dinov_inputs_path(r->inputs, 0);
+    const dinov_npy *a    = &r->array;
+    const char      *path = dinov_inputs_path(r->inputs, 0);
     char             shown[DINOV_ESCAPED];
     size_t           values = (size_t)(a->dim[1] * a->dim[2] * a->dim[3]);
     size_t           offset = (size_t)row * values * sizeof(float);
@@ -223,11 +223,11 @@ static int64_t feature_size(const struct run *r, int feature, int64_t gw, int64_
 {
     const dinov_extract_options *o = r->options;
     switch (feature) {
-    case 0:
+    case CLS:
         return o->cls ? r->model->dim : 0;
-    case 1:
+    case MEAN:
         return o->mean ? r->model->dim : 0;
-    case 2:
+    case REG:
         return o->reg ? r->model->registers * r->model->dim : 0;
     default:
         return o->patch ? gw * gh * r->model->dim : 0;
@@ -243,7 +243,8 @@ static int64_t picture_floats(const struct run *r, const dinov_index_record *rec
 
 static float **feature_slot(dinov_features *features, int feature)
 {
-    float **slots[FEATURES] = {&features->cls, &features->mean, &features->reg, &features->patch};
+    float **slots[FEATURES] = {
+        [CLS] = &features->cls, [MEAN] = &features->mean, [REG] = &features->reg, [PATCH] = &features->patch};
     return slots[feature];
 }
 
@@ -357,7 +358,7 @@ static dinov_status write_features(struct run *r, const struct item *item, const
         struct output *o      = &r->outputs[i];
         dinov_features slots  = group->features[o->layer];
         int64_t        floats = feature_size(r, o->feature, item->record.grid_w, item->record.grid_h);
-        int64_t        rows   = o->feature == 3 && !r->fixed ? grid : 1;
+        int64_t        rows   = o->feature == PATCH && !r->fixed ? grid : 1;
         DINOV_TRY(append_floats(r, &o->file, *feature_slot(&slots, o->feature) + item->place * floats, floats, rows, key, err));
     }
     if (r->offsets.file) DINOV_TRY(append_offset(&r->offsets, r->tokens += grid, err));
@@ -469,7 +470,7 @@ static dinov_status process(struct run *r, dinov_error *err)
     return DINOV_OK;
 }
 
-/* ---- Files and settings ---- */
+/* ---- Files ---- */
 
 static dinov_status create(struct run *r, dinov_npy_out *file, const char *name, const char *descr, int rank, const int64_t *dim,
                            dinov_error *err)
@@ -483,7 +484,7 @@ static dinov_status create(struct run *r, dinov_npy_out *file, const char *name,
 
 static dinov_status create_outputs(struct run *r, dinov_error *err)
 {
-    static const char *const     names[FEATURES] = {"cls", "mean", "reg", "patch"};
+    static const char *const     names[FEATURES] = {[CLS] = "cls", [MEAN] = "mean", [REG] = "reg", [PATCH] = "patch"};
     const dinov_extract_options *o               = r->options;
     const char                  *type            = o->f16 ? "'<f2'" : "'<f4'";
     int64_t                      dim = r->model->dim, patch = r->model->patch;
@@ -496,12 +497,12 @@ static dinov_status create_outputs(struct run *r, dinov_error *err)
             char    name[64], layer[16] = "";
             int64_t flat[] = {0, dim}, reg[] = {0, r->model->registers, dim};
             int64_t map[] = {0, r->fixed_h / patch, r->fixed_w / patch, dim};
-            bool    maps  = f == 3 && r->fixed;
+            bool    maps  = f == PATCH && r->fixed;
             if (r->layers[l] != r->model->depth - 1) snprintf(layer, sizeof layer, "L%02d.", r->layers[l]);
             snprintf(name, sizeof name, "part-000000.%s%s.npy", layer, names[f]);
             struct output *out = &r->outputs[r->output_count];
             *out               = (struct output){.layer = l, .feature = f};
-            DINOV_TRY(create(r, &out->file, name, type, maps ? 4 : f == 2 ? 3 : 2, maps ? map : f == 2 ? reg : flat, err));
+            DINOV_TRY(create(r, &out->file, name, type, maps ? 4 : f == REG ? 3 : 2, maps ? map : f == REG ? reg : flat, err));
             r->output_count++;
         }
     int64_t one[] = {0}, input[] = {0, r->model->channels, r->fixed_h, r->fixed_w};
@@ -544,99 +545,11 @@ static void abort_outputs(struct run *r)
     dinov_out_abort(&r->keys);
 }
 
-static const char *preset_name(const dinov_preset *preset, char out[32])
+static dinov_status commit_run(struct run *r, const dinov_facts *facts, json_t *settings, dinov_error *err)
 {
-    static const char *const names[] = {"?", "eval", "short", "long", "square", "full"};
-    if (preset->kind == DINOV_PRESET_FULL)
-        snprintf(out, 32, "full");
-    else
-        snprintf(out, 32, "%s:%lld", names[preset->kind], (long long)preset->size);
-    return out;
-}
-
-/*
- * SHA-256 over a line for every input, "SIZE MTIME PATH" (mtime in nanoseconds): which inputs, and in
- * which state. A file written anew makes other settings even under its old name; one that cannot be
- * looked at counts as "- -".
- */
-static dinov_status hash_inputs(const struct run *r, char out[DINOV_SHA_HEX + 1], dinov_error *err)
-{
-    dinov_sha256 sha;
-    DINOV_TRY(dinov_sha256_init(&sha, err));
-    for (int64_t i = 0; i < dinov_inputs_count(r->inputs); i++) {
-        const char *path       = dinov_inputs_path(r->inputs, i);
-        char        state[64] = "- - ";
-        struct stat st;
-        if (stat(path, &st) == 0)
-            snprintf(state, sizeof state, "%lld %lld%09ld ", (long long)st.st_size, (long long)st.st_mtim.tv_sec,
-                     st.st_mtim.tv_nsec);
-        dinov_sha256_add(&sha, state, strlen(state));
-        dinov_sha256_add(&sha, path, strlen(path));
-        dinov_sha256_add(&sha, "\n", 1);
-    }
-    dinov_sha256_done(&sha, out);
-    return DINOV_OK;
-}
-
-/* What the results depend on: the same settings mean the same bytes. */
-static dinov_status make_settings(const struct run *r, json_t **out, dinov_error *err)
-{
-    const dinov_extract_options *o        = r->options;
-    const dinov_preprocess      *p        = dinov_engine_preprocess(r->engine);
-    json_t                      *features = json_array(), *layers = json_array(), *mean = json_array(), *std = json_array();
-    char                         keys[DINOV_SHA_HEX + 1], preset[32];
-
-    *out = NULL;
-    if (o->cls) json_array_append_new(features, json_string("cls"));
-    if (o->mean) json_array_append_new(features, json_string("mean"));
-    if (o->reg) json_array_append_new(features, json_string("reg"));
-    if (o->patch) json_array_append_new(features, json_string("patch"));
-    for (int l = 0; l < o->layer_count; l++) json_array_append_new(layers, json_integer(r->layers[l]));
-    for (int c = 0; c < 3; c++) {
-        json_array_append_new(mean, json_real((double)p->mean[c]));
-        json_array_append_new(std, json_real((double)p->std[c]));
-    }
-    dinov_status status = hash_inputs(r, keys, err);
-    if (status == DINOV_OK) {
-        *out = json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:b, s:s, s:b, s:I, s:s, s:{s:I, s:s}}", "model", o->model_id, "preset",
-                         r->npy ? "npy" : preset_name(&o->preset, preset), "mean", mean, "std", std, "features", features, "layers",
-                         layers, "norm", !o->no_norm, "store", o->f16 ? "f16" : "f32", "dump_input", o->dump_input, "max_tokens",
-                         (json_int_t)o->max_tokens, "isa",
-                         dinov_engine_isa(r->engine), "inputs", "count", (json_int_t)r->total, "sha256", keys);
-        if (!*out) status = dinov_fail_nomem(err, "output folder", "run.json");
-    } else {
-        json_decref(features), json_decref(layers), json_decref(mean), json_decref(std);
-    }
-    return status;
-}
-
-/* The preset in numbers, for whoever must repeat it elsewhere. */
-static json_t *preset_rule(const struct run *r)
-{
-    const dinov_preset *p = &r->options->preset;
-    if (r->npy) return json_pack("{s:s}", "kind", "npy");
-    const char *orientation = p->kind == DINOV_PRESET_EVAL ? "ignored" : "applied";
-    json_t *rule = json_pack("{s:s, s:s, s:i, s:s, s:s}", "filter", "bicubic a=-0.5, antialias, 8-bit", "orientation", orientation,
-                             "patch", (int)r->model->patch, "alpha", "dropped", "colour", "RGB, ICC ignored");
-    if (rule && p->kind == DINOV_PRESET_EVAL)
-        json_object_set_new(rule, "resize_shorter", json_integer(p->size * 256 / 224 / 2 * 2));
-    if (rule && p->kind != DINOV_PRESET_FULL)
-        json_object_set_new(rule, p->kind == DINOV_PRESET_EVAL ? "centre_crop" : "size", json_integer(p->size));
-    return rule;
-}
-
-static dinov_status commit_run(struct run *r, json_t *settings, dinov_error *err)
-{
-    json_t *counts = json_object();
-    for (int i = 0; i < DINOV_INPUT_STATUSES; i++)
-        json_object_set_new(counts, dinov_input_status_name((dinov_input_status)i), json_integer(r->report->count[i]));
-    char file[DINOV_ESCAPED];
-    dinov_escape(file, sizeof file, r->options->model_file, strlen(r->options->model_file));
-    json_t      *run    = json_pack("{s:s, s:s, s:s, s:O, s:o, s:I, s:o, s:i, s:I, s:f}", "program", "dinov-infer", "version",
-                                    DINOV_VERSION_STRING, "model_file", file, "settings", settings, "preset_rule", preset_rule(r), "rows",
-                                    (json_int_t)r->rows, "counts", counts, "threads", dinov_engine_threads(r->engine), "batch",
-                                    (json_int_t)r->options->batch, "seconds", now() - r->started);
-    dinov_status status = run ? dinov_result_commit(&r->result, run, err) : dinov_fail_nomem(err, "output folder", "run.json");
+    json_t      *run    = NULL;
+    dinov_status status = dinov_run_json(&run, facts, settings, r->report, r->rows, now() - r->started, err);
+    if (status == DINOV_OK) status = dinov_result_commit(&r->result, run, err);
     json_decref(run);
     return status;
 }
@@ -721,7 +634,7 @@ static void read_counts(struct run *r)
     r->report->already = true;
 }
 
-static dinov_status extract(struct run *r, json_t *settings, dinov_error *err)
+static dinov_status extract(struct run *r, const dinov_facts *facts, json_t *settings, dinov_error *err)
 {
     DINOV_TRY(dinov_result_open(&r->result, r->options->out, settings, r->options->overwrite, err));
     if (r->result.previous) {
@@ -737,7 +650,7 @@ static dinov_status extract(struct run *r, json_t *settings, dinov_error *err)
     DINOV_TRY(create_outputs(r, err));
     DINOV_TRY(process(r, err));
     DINOV_TRY(commit_outputs(r, err));
-    DINOV_TRY(commit_run(r, settings, err));
+    DINOV_TRY(commit_run(r, facts, settings, err));
     return judge_total(r, err);
 }
 
@@ -760,8 +673,9 @@ dinov_status dinov_extract(dinov_engine *engine, const dinov_inputs *inputs, boo
     dinov_status status = check(&r, err);
     report->total       = r.total;
     r.progress.total    = r.total;
-    if (status == DINOV_OK) status = make_settings(&r, &settings, err);
-    if (status == DINOV_OK) status = extract(&r, settings, err);
+    dinov_facts facts   = {options, inputs, engine, r.layers, r.total, npy};
+    if (status == DINOV_OK) status = dinov_settings_new(&settings, &facts, err);
+    if (status == DINOV_OK) status = extract(&r, &facts, settings, err);
     clear_window(&r);
     abort_outputs(&r); /* what was committed is no longer open */
     dinov_result_close(&r.result);

@@ -32,10 +32,10 @@ typedef struct dinov_extract_options {
     dinov_preset      preset; /* not used for .npy input */
     int64_t           batch;
     int64_t           max_tokens; /* at least 1: an input of more patch tokens is too large */
-    int               threads; /* 0: all cores */
-    double            max_bad; /* this many bad inputs are allowed, */
-    bool              percent; /* or this part of a hundred */
-    const atomic_int *stop;    /* set by a signal handler: end soon, leave nothing */
+    int               threads;    /* 0: all cores */
+    double            max_bad;    /* this many bad inputs are allowed, */
+    bool              percent;    /* or this part of a hundred */
+    const atomic_int *stop;       /* set by a signal handler: end soon, leave nothing */
 
     /* Called on the calling thread; NULL allowed. */
     void (*progress)(void *arg, const dinov_extract_progress *progress);
@@ -53,8 +53,8 @@ typedef struct dinov_extract_report {
  * `npy`: the single input is an .npy file of float32 [N, channels, H, W], already normalised.
  * ERR_LIMIT RUN-MAX-BAD: too many bad inputs, all else done and kept; RUN-ALL-BAD: the first 1,000
  * all bad, nothing kept; RUN-STOPPED: nothing kept; RUN-TOKENS: every input would have too many
- * tokens. ERR_FORMAT RUN-EMPTY: no inputs. ERR_CONFIG for
- * options that do not fit the model. Otherwise as the layers below.
+ * tokens, nothing begun. ERR_FORMAT RUN-EMPTY: no inputs. ERR_CONFIG for options that do not fit the
+ * model. Otherwise as the layers below.
  */
 dinov_status dinov_extract(dinov_engine *engine, const dinov_inputs *inputs, bool npy, const dinov_extract_options *options,
                            dinov_extract_report *report, dinov_error *err);

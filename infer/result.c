@@ -49,8 +49,8 @@ static bool skip_digits(const char **p)
 /* Whether a run makes a file of that name, finished or temporary; every other file is the user's. */
 static bool ours(const char *name)
 {
-    static const char *const kinds[] = {"cls.npy",     "mean.npy",  "reg.npy",           "patch.npy", "offsets.npy",
-                                        "input.npy",   "index.npy", "input-offsets.npy", "keys.txt"};
+    static const char *const kinds[] = {"cls.npy",   "mean.npy",  "reg.npy",           "patch.npy", "offsets.npy",
+                                        "input.npy", "index.npy", "input-offsets.npy", "keys.txt"};
     const char              *p       = name;
     bool                     known   = skip(&p, "run.json");
     if (!known && skip(&p, "part-000000.")) {

@@ -144,11 +144,16 @@ class Codes(unittest.TestCase):
             table = f.read()
         found = set()
         for folder, name in [("image", n) for n in os.listdir(os.path.join(root, "image"))] + [
-                ("infer", "extract.c"), ("infer", "index.c"), ("infer", "npy.c"), ("infer", "result.c"), ("cli", "dinov_infer.c")]:
+                ("infer", "extract.c"), ("infer", "index.c"), ("infer", "npy.c"), ("infer", "result.c"), ("infer", "settings.c"), ("cli", "dinov_infer.c")]:
             with open(os.path.join(root, folder, name), encoding="utf-8") as f:
                 found |= set(re.findall(r'"((?:IMG|NPY|IDX|RUN|INPUT|OPT)-[A-Z0-9-]+)"', f.read()))
         self.assertGreater(len(found), 25)
         self.assertEqual([c for c in sorted(found) if f"| {c} |" not in table], [])
+        tests = ""
+        for name in ("cli/infer.py", "unit/image.c", "unit/npy.c", "image/tables.py"):
+            with open(os.path.join(root, "tests", name), encoding="utf-8") as f:
+                tests += f.read()
+        self.assertEqual([c for c in sorted(found) if c not in tests], [], "codes that no test reaches")
 
 
 class Usage(Case):
