@@ -134,6 +134,18 @@ static dinov_input_status judge(const dinov_error *why)
     }
 }
 
+/* What the preset makes of a picture, if that is not too much. */
+static dinov_status input_size(const struct run *r, const char *path, const dinov_image *image, int64_t *w, int64_t *h,
+                               dinov_error *err)
+{
+    dinov_error  why;
+    char         shown[DINOV_ESCAPED];
+    dinov_status status = dinov_preset_size(&r->options->preset, r->model->patch, image->width, image->height, w, h, &why);
+    if (status != DINOV_OK)
+        return dinov_fail(err, status, why.code, "%s: %s", dinov_escape(shown, sizeof shown, path, strlen(path)), why.msg);
+    return check_tokens(r, path, *w, *h, err);
+}
+
 static dinov_status prepare_picture(const struct run *r, struct item *item, const char *path, dinov_error *err)
 {
     void        *bytes = NULL;
@@ -148,8 +160,7 @@ static dinov_status prepare_picture(const struct run *r, struct item *item, cons
     item->record.width  = (uint32_t)image.width;
     item->record.height = (uint32_t)image.height;
     if (turns) DINOV_TRY_GOTO(dinov_image_turn(&image, err));
-    DINOV_TRY_GOTO(dinov_preset_size(&r->options->preset, r->model->patch, image.width, image.height, &w, &h, err));
-    DINOV_TRY_GOTO(check_tokens(r, path, w, h, err));
+    DINOV_TRY_GOTO(input_size(r, path, &image, &w, &h, err));
     item->pixels = dinov_alloc((size_t)(3 * w * h), sizeof *item->pixels);
     if (!item->pixels) {
         status = dinov_fail_nomem(err, path, "its pixels");

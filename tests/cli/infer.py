@@ -499,6 +499,10 @@ class Trouble(Case):
         for preset, code in (("eval:28", 4), ("square:28", 4)):
             self.refused("RUN-TOKENS", folder, "--max-tokens", "3", preset=preset, out="no", code=code)
             self.infer(folder, "--max-tokens", "4", preset=preset, out=preset)
+        line = self.put("line.png", png(65000, 1))
+        text = self.infer(line, "--max-bad", "1", preset="short:518", out="line").stderr
+        self.assertIn(b"line.png: a picture of 65000 x 1 pixels leads to an input of", text)
+        self.assertIn(b"[IMG-LARGE]", text)
         np.save(self.path("a.npy"), np.zeros((1, 3, 28, 42), "<f4"))
         self.assertIn(b"a.npy: ", self.refused("RUN-TOKENS", self.path("a.npy"), "--max-tokens", "5", preset=None, out="no", code=4))
         self.infer(self.path("a.npy"), "--max-tokens", "6", preset=None, out="array")
