@@ -169,6 +169,40 @@ static dinov_status read_previous(dinov_result *result, json_t **run, dinov_erro
     return status;
 }
 
+static bool size_of(const dinov_result *result, const char *name, json_int_t *size)
+{
+    struct stat st;
+    if (fstatat(result->lock, name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode)) return false;
+    *size = (json_int_t)st.st_size;
+    return true;
+}
+
+/* A finished run is believed only while its files have the sizes it recorded. */
+static dinov_status check_files(const dinov_result *result, json_t *run, dinov_error *err)
+{
+    char        text[DINOV_ESCAPED];
+    const char *name;
+    json_t     *want;
+    json_object_foreach(json_object_get(run, "files"), name, want)
+    {
+        json_int_t have = -1;
+        if (!size_of(result, name, &have) || have != json_integer_value(want))
+            return dinov_fail(err, DINOV_ERR_CORRUPT, "RUN-DAMAGED",
+                              "%s: a finished run, but %s has %lld bytes where run.json says %lld; -f makes it again",
+                              shown(result->folder), dinov_escape(text, sizeof text, name, strlen(name)), (long long)have,
+                              (long long)json_integer_value(want));
+    }
+    return DINOV_OK;
+}
+
+static dinov_status record_file(dinov_result *result, const char *name, dinov_error *err)
+{
+    json_int_t size;
+    if (!ours(name) || !size_of(result, name, &size)) return DINOV_OK;
+    if (json_object_set_new(result->files, name, json_integer(size)) == 0) return DINOV_OK;
+    return dinov_fail_nomem(err, "output folder", "run.json");
+}
+
 dinov_status dinov_result_open(dinov_result *out, const char *folder, json_t *settings, bool overwrite, dinov_error *err)
 {
     dinov_status status = DINOV_OK;
@@ -179,7 +213,10 @@ dinov_status dinov_result_open(dinov_result *out, const char *folder, json_t *se
     if (!out->folder) return dinov_fail_nomem(err, "output folder", "its name");
     if (mkdir(folder, 0777) == 0)
         out->created = true;
-    else if (errno != EEXIST) {
+    else if (errno == ENOENT) {
+        status = dinov_fail(err, DINOV_ERR_IO, "RUN-FOLDER", "%s: the folder it is to be made in does not exist", shown(folder));
+        goto fail;
+    } else if (errno != EEXIST) {
         status = dinov_fail_errno(err, errno, "RUN-FOLDER", "%s: cannot make this folder", shown(folder));
         goto fail;
     }
@@ -203,6 +240,7 @@ dinov_status dinov_result_open(dinov_result *out, const char *folder, json_t *se
                                 shown(folder), text.bytes);
             goto fail;
         }
+        DINOV_TRY_GOTO(check_files(out, run, err));
         out->previous = run;
         return DINOV_OK;
     }
@@ -224,14 +262,18 @@ dinov_status dinov_result_clean(dinov_result *result, dinov_error *err)
     return each_entry(result, remove_finished, err);
 }
 
-dinov_status dinov_result_commit(dinov_result *result, const json_t *run, dinov_error *err)
+dinov_status dinov_result_commit(dinov_result *result, json_t *run, dinov_error *err)
 {
-    dinov_out   *file = NULL;
-    char        *text = json_dumps(run, JSON_INDENT(2));
-    char        *path = dinov_result_path(result, "run.json");
+    result->files = json_object();
+    DINOV_TRY(each_entry(result, record_file, err));
+
+    dinov_out   *file  = NULL;
+    int          added = json_object_set(run, "files", result->files);
+    char        *text  = json_dumps(run, JSON_INDENT(2));
+    char        *path  = dinov_result_path(result, "run.json");
     dinov_status status;
 
-    if (!text || !path) {
+    if (added != 0 || !text || !path) {
         status = dinov_fail_nomem(err, "output folder", "run.json");
         goto fail;
     }
@@ -251,6 +293,7 @@ void dinov_result_close(dinov_result *result)
     if (result->created && result->folder) rmdir(result->folder); /* fails, as it should, unless empty */
     if (result->lock >= 0) close(result->lock);
     json_decref(result->previous);
+    json_decref(result->files);
     dinov_free(result->folder);
     *result = (dinov_result){.lock = -1};
 }

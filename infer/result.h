@@ -18,17 +18,18 @@ typedef struct dinov_result {
     int     lock; /* descriptor of the folder, held to the end */
     bool    created, overwrite;
     json_t *previous; /* run.json of a finished run with the same settings, or NULL */
+    json_t *files;    /* name: bytes of what this run committed, for run.json */
 } dinov_result;
 
 /* Creates or takes over `folder`. `settings` is a JSON object, compared with the one in run.json.
- * ERR_CONFIG (RUN-DIFFERS), ERR_IO (RUN-FOLDER, RUN-BUSY). `overwrite`: a finished run is replaced. */
+ * ERR_CONFIG (RUN-DIFFERS), ERR_CORRUPT (RUN-DAMAGED: a finished run lost a file), ERR_IO (RUN-FOLDER, RUN-BUSY). `overwrite`: a finished run is replaced. */
 dinov_status dinov_result_open(dinov_result *out, const char *folder, json_t *settings, bool overwrite, dinov_error *err);
 
 /* Removes what earlier runs left beside the files of this one, and the old commit point. */
 dinov_status dinov_result_clean(dinov_result *result, dinov_error *err);
 
-/* Writes run.json; the run counts from here. */
-dinov_status dinov_result_commit(dinov_result *result, const json_t *run, dinov_error *err);
+/* Writes run.json, with the sizes of all files of the run added; the run counts from here. */
+dinov_status dinov_result_commit(dinov_result *result, json_t *run, dinov_error *err);
 
 /* Also removes the folder when this run made it and it is empty. */
 void dinov_result_close(dinov_result *result);

@@ -570,6 +570,15 @@ class Trouble(Case):
         _, text = process.communicate(timeout=60)
         return process.returncode, text
 
+    def test_a_damaged_run_is_not_finished(self):
+        folder = self.pictures(3)
+        self.infer(folder)
+        os.truncate(self.path("out", "part-000000.cls.npy"), 1000)
+        self.assertIn(b"part-000000.cls.npy has 1000 bytes", self.refused("RUN-DAMAGED", folder, code=2))
+        self.infer("-f", folder)
+        os.unlink(self.path("out", "part-000000.keys.txt"))
+        self.refused("RUN-DAMAGED", folder, code=2)
+
     def test_sigkill_then_the_same_command(self):
         folder = self.pictures(60)
         self.infer(folder, "--features", "cls,patch", "--isa", "ref", preset="short:112", out="clean")
