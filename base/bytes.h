@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Numbers from files: checked arithmetic, little- and big-endian loads, and the one cursor every
+ * Numbers from files: checked arithmetic, little- and big-endian loads, stored reals, and the one cursor every
  * parser reads through. Nothing else in the tree does arithmetic on an offset from a file.
  */
 #ifndef DINOV_BASE_BYTES_H
@@ -32,6 +32,22 @@ static inline uint32_t dinov_be32(const uint8_t *p)
 {
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | (uint32_t)p[3];
 }
+/* Stored reals as floats, which hold each of them exactly. */
+static inline float dinov_float_of(uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+static inline float dinov_le_f32(const uint8_t *p) { return dinov_float_of(dinov_le32(p)); }
+static inline float dinov_le_bf16(const uint8_t *p) { return dinov_float_of((uint32_t)dinov_le16(p) << 16); }
+static inline float dinov_le_f16(const uint8_t *p)
+{
+    uint32_t h = dinov_le16(p), sign = (h & 0x8000) << 16, exponent = h >> 10 & 31, fraction = h & 1023;
+    if (exponent == 0) return (float)fraction * (sign ? -0x1p-24f : 0x1p-24f); /* zero or subnormal */
+    return dinov_float_of(sign | (exponent == 31 ? 255 : exponent + 112) << 23 | fraction << 13);
+}
+
 static inline void dinov_put_le16(uint8_t *p, uint16_t v) { p[0] = (uint8_t)v, p[1] = (uint8_t)(v >> 8); }
 static inline void dinov_put_le32(uint8_t *p, uint32_t v) { dinov_put_le16(p, (uint16_t)v), dinov_put_le16(p + 2, (uint16_t)(v >> 16)); }
 static inline void dinov_put_le64(uint8_t *p, uint64_t v) { dinov_put_le32(p, (uint32_t)v), dinov_put_le32(p + 4, (uint32_t)(v >> 32)); }

@@ -6,33 +6,17 @@
 
 #include <math.h>
 
-static double half_value(uint16_t h)
-{
-    int    exponent = h >> 10 & 31, fraction = h & 1023;
-    double value = exponent == 31  ? (fraction ? (double)NAN : (double)INFINITY)
-                   : exponent == 0 ? ldexp(fraction, -24)
-                                   : ldexp(1024 + fraction, exponent - 25);
-    return h & 0x8000 ? -value : value;
-}
-
-static double float_value(uint32_t bits)
-{
-    float f;
-    memcpy(&f, &bits, sizeof f);
-    return (double)f;
-}
-
 static double value_at(const dinov_tensor *t, uint64_t i)
 {
     const uint8_t *p = (const uint8_t *)t->data + i * dinov_dtype_size(t->dtype);
     double         d;
     switch (t->dtype) {
     case DINOV_F32:
-        return float_value(dinov_le32(p));
+        return (double)dinov_le_f32(p);
     case DINOV_F16:
-        return half_value(dinov_le16(p));
+        return (double)dinov_le_f16(p);
     case DINOV_BF16:
-        return float_value((uint32_t)dinov_le16(p) << 16);
+        return (double)dinov_le_bf16(p);
     case DINOV_F64:
         memcpy(&d, p, sizeof d);
         return d;

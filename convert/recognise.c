@@ -207,14 +207,6 @@ const char *dinov_model_name(char *out, size_t size, const dinov_model *m)
     return out;
 }
 
-void dinov_preprocess_default(dinov_preprocess *out, const dinov_model *model)
-{
-    /* eval:224 crops to 224, which other patch sides may not divide: then the nearest multiple below. */
-    int64_t size = model->patch <= 224 ? 224 / model->patch * model->patch : model->patch;
-    *out         = (dinov_preprocess){.mean = {0.485f, 0.456f, 0.406f}, .std = {0.229f, 0.224f, 0.225f}};
-    snprintf(out->preset, sizeof out->preset, "eval:%lld", (long long)size);
-}
-
 dinov_status dinov_interp_parse(dinov_interp *out, const char *text, dinov_error *err)
 {
     char  *end;

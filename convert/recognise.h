@@ -28,9 +28,6 @@ dinov_status dinov_recognise(dinov_model *out, const dinov_named_tensor *tensors
 /* What the hub calls such a model, "dinov2_vitb14_reg", or its numbers: "vit d192 l4 h3 p16 r2". */
 const char *dinov_model_name(char *out, size_t size, const dinov_model *model);
 
-/* The official evaluation transform. */
-void dinov_preprocess_default(dinov_preprocess *out, const dinov_model *model);
-
 /* "0.1", "0,antialias", "0.1,antialias". ERR_CONFIG (INTERP) says what is allowed. */
 dinov_status dinov_interp_parse(dinov_interp *out, const char *text, dinov_error *err);
 

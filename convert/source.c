@@ -2,9 +2,9 @@
 #include "convert/source.h"
 
 #include "base/alloc.h"
-#include "base/bytes.h"
 #include "convert/safetensors.h"
-#include "format/layout.h"
+#include "format/foreign.h"
+#include "format/header.h"
 
 #include <stdbool.h>
 #include <string.h>
@@ -22,67 +22,15 @@ const char *dinov_layout_name(dinov_layout layout)
     return "?";
 }
 
-/* ---- Known, and refused ---- */
-
-static const struct {
-    size_t      at, size;
-    const char *magic, *code, *what;
-} foreign[] = {
-    {0, 15, "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e", "SRC-LEGACY",
-     "this is torch.save's layout from before PyTorch 1.6; load it there and save it again: torch.save(torch.load(FILE), OUT)"},
-    {0, 8, "PYTORCH1", "SRC-PREVIEW", "this is a container of the PyTorch 1.0 preview, which PyTorch itself no longer reads"},
-    {0, 4, "GGUF", "SRC-GGUF",
-     "this is a GGUF file, which this version does not read yet; convert the original hub weights instead"},
-    {257, 5, "ustar", "SRC-TAR",
-     "this is a tar archive (PyTorch before 0.1.10, or packed by hand); unpack it and give the weights inside"},
-    {0, 6, "\x93NUMPY", "SRC-NUMPY", "this is a NumPy array, not weights"},
-    {0, 8, "\x89HDF\r\n\x1a\n", "SRC-HDF5",
-     "this is an HDF5 file (Keras), which is not read; convert the original hub weights instead"},
-    {0, 2, "\x1f\x8b", "SRC-ARCHIVE", "this is a gzip file; unpack it first"},
-    {0, 4, "\x28\xb5\x2f\xfd", "SRC-ARCHIVE", "this is a zstd file; unpack it first"},
-    {0, 6, "\xfd\x37zXZ\0", "SRC-ARCHIVE", "this is an xz file; unpack it first"},
-    {0, 6, "7z\xbc\xaf\x27\x1c", "SRC-ARCHIVE", "this is a 7z archive; unpack it first"},
-    {0, 24, "version https://git-lfs.", "SRC-LFS", "this is a Git LFS pointer, not the weights; fetch them with git lfs pull"},
-    {0, 9, "<!DOCTYPE", "SRC-WEBPAGE", "this is a web page, not the weights; the download went wrong"},
-    {0, 5, "<html", "SRC-WEBPAGE", "this is a web page, not the weights; the download went wrong"},
-};
-
-/* An ONNX model is a protobuf message without a magic: ir_version, then the producer's name. */
-static bool looks_like_onnx(const uint8_t *p, size_t size)
-{
-    return size > 4 && p[0] == 0x08 && p[1] > 0 && p[1] < 0x20 && (p[2] == 0x12 || p[2] == 0x1a || p[2] == 0x3a || p[2] == 0x42);
-}
-
 static dinov_status refuse_foreign(const uint8_t *data, size_t size, const char *where, dinov_error *err)
 {
-    for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++)
-        if (size >= foreign[i].at + foreign[i].size && memcmp(data + foreign[i].at, foreign[i].magic, foreign[i].size) == 0)
-            return dinov_fail(err, DINOV_ERR_FORMAT, foreign[i].code, "%s: %s", where, foreign[i].what);
-    if (size >= 2 && data[0] == 0x80 && data[1] <= 5)
-        return dinov_fail(
-            err, DINOV_ERR_FORMAT, "SRC-PICKLE",
-            "%s: this is a bare pickle, which is never executed here; save it with torch.save in PyTorch 1.6 or newer", where);
-    if (looks_like_onnx(data, size))
-        return dinov_fail(
-            err, DINOV_ERR_FORMAT, "SRC-ONNX",
-            "%s: this is an ONNX model, which this version does not read yet; convert the original hub weights instead", where);
-    char text[64];
+    const dinov_foreign *f = dinov_foreign_find(data, size);
+    char                 text[64];
+    if (f) return dinov_fail(err, DINOV_ERR_FORMAT, f->code, "%s: this is %s; %s", where, f->what, f->advice);
     return dinov_fail(
         err, DINOV_ERR_FORMAT, "SRC-UNKNOWN",
         "%s: expected a dinov checkpoint, a .pth written by torch.save or a safetensors file, found %zu bytes that begin \"%s\"",
         where, size, dinov_escape(text, sizeof text, data, size < 12 ? size : 12));
-}
-
-static bool contains(const uint8_t *data, size_t size, const char *word)
-{
-    size_t length = strlen(word);
-    for (size_t i = 0; i + length <= size; i++) {
-        const uint8_t *hit = memchr(data + i, word[0], size - length - i + 1);
-        if (!hit) return false;
-        i = (size_t)(hit - data);
-        if (memcmp(hit, word, length) == 0) return true;
-    }
-    return false;
 }
 
 dinov_status dinov_layout_detect(dinov_layout *out, bool *rewritten, const void *bytes, size_t size, const char *where,
@@ -99,11 +47,9 @@ dinov_status dinov_layout_detect(dinov_layout *out, bool *rewritten, const void 
     size_t at = 8;
     while (at < size && at < 8 + 4096 && (data[at] == ' ' || data[at] == '\t' || data[at] == '\r' || data[at] == '\n')) at++;
     if (at < size && data[at] == '{' && data[7] == 0 && data[6] == 0) {
-        uint64_t length = dinov_le64(data);
-        size_t   header = length < size - 8 ? (size_t)length : size - 8;
-        bool     ours = header >= sizeof DINOV_CK_PREFIX - 1 && memcmp(data + 8, DINOV_CK_PREFIX, sizeof DINOV_CK_PREFIX - 1) == 0;
-        *rewritten    = !ours && (contains(data + 8, header, "\"dinov_header\":") || contains(data + 8, header, "\"dinov\":"));
-        *out          = ours ? DINOV_LAYOUT_DINOV : DINOV_LAYOUT_SAFETENSORS;
+        bool ours  = dinov_header_ours(data, size);
+        *rewritten = !ours && dinov_header_rewritten(data, size);
+        *out       = ours ? DINOV_LAYOUT_DINOV : DINOV_LAYOUT_SAFETENSORS;
         return DINOV_OK;
     }
     return refuse_foreign(data, size, where, err);

@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "base/hash.h"
+#include "format/foreign.h"
 
 static const char prefix[] = DINOV_CK_PREFIX;
 static const char middle[] = DINOV_CK_MIDDLE;
@@ -47,55 +48,46 @@ fail:
 
 /* ---- What a file that is not ours looks like ---- */
 
-static bool starts(const uint8_t *data, size_t size, const char *bytes, size_t count)
-{
-    return size >= count && memcmp(data, bytes, count) == 0;
-}
-
 static const char *guess(const uint8_t *data, size_t size)
 {
-    static const struct {
-        const char *bytes;
-        size_t      count;
-        const char *what;
-    } known[] = {
-        {"PK\3\4", 4, "a zip archive, as torch.save writes (.pth)"},
-        {"\x80\2\x8a\n\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e", 15, "a torch file from before version 1.6"},
-        {"\x80\2", 2, "a Python pickle"},
-        {"GGUF", 4, "a GGUF file"},
-        {"\x89HDF\r\n\x1a\n", 8, "an HDF5 file"},
-        {"\x93NUMPY", 6, "a NumPy array"},
-        {"\x1f\x8b", 2, "a gzip file"},
-        {"\x28\xb5\x2f\xfd", 4, "a zstd file"},
-        {"version https://git-lfs", 23, "a git-lfs pointer: the weights themselves were not downloaded"},
-        {"<", 1, "a web page: the download may have failed"},
-    };
+    const dinov_foreign *foreign = dinov_foreign_find(data, size);
     if (size == 0) return "an empty file";
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-        if (starts(data, size, known[i].bytes, known[i].count)) return known[i].what;
-    /* ONNX is protobuf: field 1, a small version number, then one of its string or graph fields. */
-    if (size > 3 && data[0] == 0x08 && data[1] > 0 && data[1] < 64 && (data[2] == 0x12 || data[2] == 0x1a || data[2] == 0x3a))
-        return "an ONNX model";
+    if (foreign) return foreign->what;
+    if (size >= 4 && memcmp(data, "PK\3\4", 4) == 0) return "a zip archive, as torch.save writes (.pth)";
     if (size > 9 && dinov_le64(data) <= size - 8 && data[8] == '{') return "a safetensors file without dinov's header";
     return "nothing this program knows";
 }
 
-/* A checkpoint that another tool read and wrote again keeps our metadata, elsewhere in its header. */
-static bool rewritten(const uint8_t *data, size_t size)
+static bool contains(const uint8_t *data, size_t size, const char *word)
 {
-    static const char word[] = "\"dinov_header\"";
-    size_t            end    = size < 65536 ? size : 65536;
-    for (size_t i = DINOV_CK_LENGTH_BYTES; i + sizeof word - 1 <= end; i++)
-        if (memcmp(data + i, word, sizeof word - 1) == 0) return true;
+    const size_t   length = strlen(word);
+    const uint8_t *hit    = data, *end = data + size;
+    for (; (size_t)(end - hit) >= length && (hit = memchr(hit, word[0], (size_t)(end - hit) - length + 1)); hit++)
+        if (memcmp(hit, word, length) == 0) return true;
     return false;
+}
+
+bool dinov_header_ours(const uint8_t *data, size_t size)
+{
+    size_t have = size > DINOV_CK_LENGTH_BYTES ? size - DINOV_CK_LENGTH_BYTES : 0;
+    size_t part = have < sizeof prefix - 1 ? have : sizeof prefix - 1;
+    return part > 0 && memcmp(data + DINOV_CK_LENGTH_BYTES, prefix, part) == 0;
+}
+
+bool dinov_header_rewritten(const uint8_t *data, size_t size)
+{
+    if (size <= DINOV_CK_LENGTH_BYTES) return false;
+    size_t   left = size - DINOV_CK_LENGTH_BYTES;
+    uint64_t n    = dinov_le64(data);
+    if (n < 2 || n > left || n > DINOV_CK_MAX_HEADER) n = left < 65536 ? left : 65536; /* the length may be what is damaged */
+    data += DINOV_CK_LENGTH_BYTES;
+    return contains(data, (size_t)n, "\"dinov_header\":") || contains(data, (size_t)n, "\"dinov\":");
 }
 
 static dinov_status recognise(const uint8_t *data, size_t size, const char *where, dinov_error *err)
 {
-    size_t have = size > DINOV_CK_LENGTH_BYTES ? size - DINOV_CK_LENGTH_BYTES : 0;
-    size_t part = have < sizeof prefix - 1 ? have : sizeof prefix - 1;
-    if (part > 0 && memcmp(data + DINOV_CK_LENGTH_BYTES, prefix, part) == 0) return DINOV_OK; /* a cut one still is one */
-    if (rewritten(data, size))
+    if (dinov_header_ours(data, size)) return DINOV_OK;
+    if (dinov_header_rewritten(data, size))
         return dinov_fail(err, DINOV_ERR_FORMAT, "CK-REWRITTEN",
                           "%s: expected dinov's header at byte 8: damaged, or written again by another safetensors tool, which voids "
                           "its digests; dinov-convert makes a checkpoint of the tensors",

@@ -12,6 +12,13 @@
 dinov_status dinov_header_build(dinov_text *out, const dinov_document *doc, const dinov_named_tensor *const *tensors,
                                 size_t count, const char *where, dinov_error *err);
 
+/* Bytes 8 on are the prefix, as far as they go: a checkpoint, perhaps one cut short. */
+bool dinov_header_ours(const uint8_t *data, size_t size);
+
+/* Of bytes that are not ours: the header carries a checkpoint's metadata elsewhere, as it does after another
+ * tool has written the file again, or when its first bytes are damaged. */
+bool dinov_header_rewritten(const uint8_t *data, size_t size);
+
 /*
  * Copies the header out of the first `size` bytes of a file and checks its digest, before a byte of
  * it is interpreted. *out (dinov_free) has *length bytes, 8+N.

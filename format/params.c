@@ -160,6 +160,14 @@ dinov_status dinov_model_check(const dinov_model *m, const char *where, dinov_er
     return DINOV_OK;
 }
 
+void dinov_preprocess_default(dinov_preprocess *out, const dinov_model *model)
+{
+    /* eval:224 crops to 224, which other patch sides may not divide: then the nearest multiple below. */
+    int64_t size = model->patch <= 224 ? 224 / model->patch * model->patch : model->patch;
+    *out         = (dinov_preprocess){.mean = {0.485f, 0.456f, 0.406f}, .std = {0.229f, 0.224f, 0.225f}};
+    snprintf(out->preset, sizeof out->preset, "eval:%lld", (long long)size);
+}
+
 static int by_name(const void *a, const void *b)
 {
     return strcmp((*(const dinov_named_tensor *const *)a)->name, (*(const dinov_named_tensor *const *)b)->name);

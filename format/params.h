@@ -21,6 +21,9 @@ typedef struct dinov_param {
  * spec/checkpoint.md). ERR_SHAPE, code MODEL-NUMBERS. `where` is the file for the message. */
 dinov_status dinov_model_check(const dinov_model *model, const char *where, dinov_error *err);
 
+/* The official evaluation transform, for a checked model. */
+void dinov_preprocess_default(dinov_preprocess *out, const dinov_model *model);
+
 /* Of a checked model. Index order is the hub's state_dict order. */
 size_t dinov_param_count(const dinov_model *model);
 void   dinov_param_at(const dinov_model *model, size_t index, dinov_param *out);

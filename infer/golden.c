@@ -98,6 +98,10 @@ dinov_status dinov_engine_make_proof(dinov_engine *e, dinov_proof *proof, dinov_
         float *at = values + 2 * i * m->dim;
         cases[i]  = (dinov_golden){sides[i][0] * m->patch, sides[i][1] * m->patch, i, at, at + m->dim};
         dinov_status status = features_of(e, &cases[i], at, err);
+        for (int64_t c = 0; status == DINOV_OK && c < 2 * m->dim; c++)
+            if (!isfinite(at[c]))
+                status = dinov_fail(err, DINOV_ERR_CORRUPT, "PROOF-FINITE",
+                                    "its features are not finite numbers: the weights hold NaN, infinities or values out of range");
         if (status != DINOV_OK) {
             dinov_free(values);
             return status;

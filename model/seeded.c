@@ -6,7 +6,6 @@
 
 #include <math.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <string.h>
 
 static uint64_t fnv1a64(const char *text)
@@ -82,9 +81,8 @@ dinov_status dinov_seeded_new(dinov_weights **out, const dinov_model *model, uin
     s->tensors            = dinov_calloc(count, sizeof *s->tensors);
     s->names              = dinov_calloc(count, sizeof *s->names);
     if (!s->tensors || !s->names) status = dinov_fail_nomem(err, "seeded weights", "the list");
-    s->weights = (dinov_weights){.model = *model, .tensors = s->tensors, .count = s->tensors ? count : 0,
-                                 .preprocess = {"eval:224", {0.485f, 0.456f, 0.406f}, {0.229f, 0.224f, 0.225f}}};
-    if (model->patch != 14) snprintf(s->weights.preprocess.preset, sizeof s->weights.preprocess.preset, "eval:%lld", (long long)(224 / model->patch ? 224 / model->patch * model->patch : model->patch));
+    s->weights = (dinov_weights){.model = *model, .tensors = s->tensors, .count = s->tensors ? count : 0};
+    dinov_preprocess_default(&s->weights.preprocess, model);
     for (size_t i = 0; i < count && status == DINOV_OK; i++) {
         dinov_param p;
         dinov_param_at(model, i, &p);

@@ -255,6 +255,9 @@ def _():
     return moved
 
 
+vector("bad-rewritten-member", "format", "CK-REWRITTEN", "of the metadata only the member dinov is left")(
+    lambda: File().bytes().replace(b'"dinov_header"', b'"other_header"'))
+
 # ---- damaged
 
 vector("bad-cut-prefix", "corrupt", "CK-TRUNCATED", "ends inside the prefix")(lambda: File().bytes()[:30])

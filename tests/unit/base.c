@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -195,12 +196,28 @@ static void a_file_appears_whole_or_not_at_all(void **state)
     rmdir(folder);
 }
 
+static void stored_reals_are_exact(void **state)
+{
+    (void)state;
+    for (uint32_t bits = 0; bits < 65536; bits++) {
+        const uint8_t half[] = {(uint8_t)bits, (uint8_t)(bits >> 8)};
+        int           exponent = bits >> 10 & 31, fraction = bits & 1023;
+        double        want = exponent == 31 ? (fraction ? (double)NAN : (double)INFINITY)
+                                            : ldexp(exponent ? 1024 + fraction : fraction, exponent ? exponent - 25 : -24);
+        float         have = dinov_le_f16(half);
+        assert_true(isnan(want) ? isnan(have) : (double)have == (bits & 0x8000 ? -want : want));
+        assert_int_equal(!!signbit(have), bits >> 15);
+    }
+    assert_true(dinov_le_f32((const uint8_t *)"\0\0\xc8\xc2") == -100 && dinov_le_bf16((const uint8_t *)"\xc8\xc2") == -100);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(escapes_what_could_steer_a_terminal), cmocka_unit_test(cursor_never_reads_past_the_end),
         cmocka_unit_test(digests_are_the_published_ones),      cmocka_unit_test(tensor_sizes_are_checked),
         cmocka_unit_test(every_block_runs_once),               cmocka_unit_test(a_file_appears_whole_or_not_at_all),
+        cmocka_unit_test(stored_reals_are_exact),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

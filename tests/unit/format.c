@@ -286,6 +286,43 @@ static void large_headers(void **state)
     }
 }
 
+/* Another tool may write the metadata last, behind any number of tensors. */
+static void rewritten_is_seen_anywhere_in_the_header(void **state)
+{
+    (void)state;
+    for (size_t at = 9; at < 200000; at += 49991) {
+        static char       bytes[200100];
+        dinov_checkpoint *c;
+        dinov_error       e = {0};
+        memset(bytes, ' ', sizeof bytes);
+        dinov_put_le64((uint8_t *)bytes, sizeof bytes - 8);
+        bytes[8] = '{';
+        memcpy(bytes + at, "\"dinov\":\"\"", 10);
+        expect_error(dinov_checkpoint_open_memory(&c, bytes, sizeof bytes, "memory", &e), &e, DINOV_ERR_FORMAT, "CK-REWRITTEN");
+        dinov_put_le64((uint8_t *)bytes, at - 8); /* now it is data */
+        expect_error(dinov_checkpoint_open_memory(&c, bytes, sizeof bytes, "memory", &e), &e, DINOV_ERR_FORMAT,
+                     at < 12 ? "CK-REWRITTEN" : "CK-FORMAT");
+    }
+}
+
+static void other_files_are_named(void **state)
+{
+    static const struct {
+        const char *bytes, *what;
+    } files[] = {
+        {"GGUF0000", "GGUF"},         {"\x08\x08\x42\x07pytorch", "ONNX"}, {"\xfd\x37zXZ\0\0\0", "xz"},
+        {"\x80\2}q\0.......", "pickle"}, {"<html></html>", "web page"},     {"PK\3\4........", "zip"},
+        {"hello, world", "nothing this program knows"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        dinov_checkpoint *c;
+        dinov_error       e = {0};
+        expect_error(dinov_checkpoint_open_memory(&c, files[i].bytes, 8, "memory", &e), &e, DINOV_ERR_FORMAT, "CK-FORMAT");
+        assert_non_null(strstr(e.msg, files[i].what));
+    }
+}
+
 static void document_limits(void **state)
 {
     dinov_error e    = {0};
@@ -413,6 +450,8 @@ int main(void)
         cmocka_unit_test(existing_file_is_kept),
         cmocka_unit_test(writer_refuses),
         cmocka_unit_test(large_headers),
+        cmocka_unit_test(rewritten_is_seen_anywhere_in_the_header),
+        cmocka_unit_test(other_files_are_named),
         cmocka_unit_test(document_limits),
         cmocka_unit_test(tensor_limit),
         cmocka_unit_test(blocks_of_16_mib),

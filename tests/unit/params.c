@@ -77,8 +77,25 @@ static void lists_are_the_hubs(void **state)
     }
 }
 
+/* 224 where the patch divides it, else the multiple below, else one patch. */
+static void every_patch_has_a_preset(void **state)
+{
+    static const struct {
+        int64_t     patch;
+        const char *preset;
+    } cases[] = {{14, "eval:224"}, {16, "eval:224"}, {1, "eval:224"}, {13, "eval:221"}, {225, "eval:225"}, {1024, "eval:1024"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        dinov_preprocess p;
+        dinov_model      model = {.patch = cases[i].patch};
+        dinov_preprocess_default(&p, &model);
+        assert_string_equal(p.preset, cases[i].preset);
+        assert_true(p.mean[0] == 0.485f && p.std[2] == 0.225f);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(lists_are_the_hubs)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(lists_are_the_hubs), cmocka_unit_test(every_patch_has_a_preset)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
