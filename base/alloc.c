@@ -4,9 +4,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
-enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
+enum { ALIGNMENT = 64 };
 
 static atomic_long count_;
 static atomic_long fail_at_;
@@ -49,12 +48,8 @@ void *dinov_alloc_aligned(size_t count, size_t size)
 {
     int    overflow;
     size_t total = product(count, size, &overflow);
-    if (overflow || total > SIZE_MAX - HUGE_PAGE || refused()) return NULL;
-    size_t alignment = total >= 4 * (size_t)HUGE_PAGE ? HUGE_PAGE : ALIGNMENT;
-    total            = (total + alignment - 1) / alignment * alignment;
-    void *p          = aligned_alloc(alignment, total);
-    if (p && alignment == HUGE_PAGE) madvise(p, total, MADV_HUGEPAGE);
-    return p;
+    if (overflow || total > SIZE_MAX - ALIGNMENT || refused()) return NULL;
+    return aligned_alloc(ALIGNMENT, (total + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
 }
 
 char *dinov_strdup(const char *text)

@@ -12,7 +12,7 @@
 void *dinov_alloc(size_t count, size_t size);
 void *dinov_calloc(size_t count, size_t size);
 void *dinov_realloc(void *p, size_t count, size_t size); /* on NULL, p is untouched */
-void *dinov_alloc_aligned(size_t count, size_t size);    /* 64-byte aligned; huge pages hinted when large */
+void *dinov_alloc_aligned(size_t count, size_t size);    /* 64-byte aligned */
 char *dinov_strdup(const char *text);
 void  dinov_free(void *p); /* NULL allowed; for all of the above */
 
