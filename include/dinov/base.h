@@ -45,7 +45,7 @@ const char *dinov_status_text(dinov_status status);
  * Filled when a call fails, untouched when it succeeds; every call accepts NULL.
  * `msg` is a finished sentence: the file, the thing in it, what was expected, what was found.
  * Bytes that came from a file are escaped. `code` is a stable word for scripts, such as
- * "ST-OVERLAP"; docs/errors.md lists them all.
+ * "CK-OVERLAP"; docs/errors.md lists them all.
  */
 typedef struct dinov_error {
     dinov_status status;

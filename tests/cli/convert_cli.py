@@ -417,6 +417,10 @@ class Ckpt(Case):
         self.assertEqual([(c["height"] // 14, c["width"] // 14) for c in proof["cases"]][0], (2, 2))
         self.assertTrue(any(c["height"] != c["width"] for c in proof["cases"]))
 
+    def test_verify_run_needs_a_proof(self):
+        vectors = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "spec", "vectors")
+        self.ckpt("verify", "--run", os.path.join(vectors, "good-mlp.safetensors"), code=2, error="CKPT-NO-PROOF")
+
     def test_explain(self):
         for path in (self.pth, self.ours):
             lines = self.ckpt("explain", path).stdout.splitlines()

@@ -1,27 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/errors.md lists every code that base/ and format/ raise, and their sections list no other."""
-import glob
+"""docs/errors.md lists exactly the codes that the sources raise, and a test or a vector names each of them."""
 import os
 import re
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-CODE = r'\b(?:CK|MODEL|IO|MEM|OPT|SYS)(?:-[A-Z]+)*\b'
+FAMILIES = "CK CKPT CONVERT DEV IDX IMG INPUT IO MODEL NAME NAMES NPY OPT PKL PROOF PTH RUN SRC ST SYS ZIP"
+CODE = r"(?<![A-Z-])(?:(?:%s)(?:-[A-Z0-9]+)+|INTERP|MEM)\b" % FAMILIES.replace(" ", "|")
+# Out of a test's reach, and why.
+UNTESTED = {
+    "CONVERT-CHECK": "only a disk or memory that fails makes what is read back differ",
+    "IO-MAP": "a system call fails that a test cannot make fail", "IO-READ": "the same", "IO-RENAME": "the same",
+    "IO-SYNC": "the same", "SYS-THREAD": "the same",
+    "MEM": "raised wherever memory is out: the tests that fail every allocation ask for the status ERR_NOMEM instead",
+}
 
 
-def read(path):
-    with open(path) as file:
-        return file.read()
+def text(folder, ends):
+    for path, _, names in os.walk(os.path.join(ROOT, folder)):
+        for name in sorted(names):
+            if name.endswith(ends) and name != "error_codes.py":
+                with open(os.path.join(path, name)) as file:
+                    yield file.read()
 
 
 raised = set()
-for path in glob.glob(os.path.join(ROOT, "base", "*.c")) + glob.glob(os.path.join(ROOT, "format", "*.c")):
-    raised |= set(re.findall(r'"(%s)"' % CODE, read(path)))
+for folder in "base format image kernels model infer convert cli include".split():
+    for source in text(folder, (".c", ".h")):
+        raised |= set(re.findall(r'"(%s)"' % CODE, source))
 listed = set()
-section = ""
-for line in read(os.path.join(ROOT, "docs", "errors.md")).splitlines():
-    section = line if line.startswith("## ") else section
-    if line.startswith("| ") and re.search(r"\((base|format)/", section):
-        listed |= set(re.findall(CODE, line.split("|")[1]))
-print("%d codes raised, not listed: %s, not raised: %s" % (len(raised), sorted(raised - listed), sorted(listed - raised)))
-sys.exit(raised != listed or len(raised) < 40)
+for page in text("docs", "errors.md"):
+    for line in page.splitlines():
+        if line.startswith("| "):
+            listed |= set(re.findall(CODE, line.split("|")[1]))
+tested = set()
+for source in [*text("tests", (".c", ".py")), *text("spec/vectors", (".py", ".md"))]:
+    tested |= set(re.findall(CODE, source))
+complaints = {"not listed": raised - listed, "listed, never raised": listed - raised,
+              "named by no test": raised - tested - set(UNTESTED), "on the list of untested in vain": set(UNTESTED) & tested}
+print("%d codes raised" % len(raised), {what: sorted(codes) for what, codes in complaints.items() if codes})
+sys.exit(any(complaints.values()) or len(raised) < 150)
