@@ -77,10 +77,11 @@ static dinov_status write_checkpoint(const dinov_import *in, dinov_error *err)
 
     if (!proof) {
         dinov_engine *engine;
+        dinov_error   why;
         DINOV_TRY(dinov_engine_open_weights(&engine, weights, &how, err));
-        dinov_status status = dinov_engine_make_proof(engine, &own, cases, err);
+        dinov_status status = dinov_engine_make_proof(engine, &own, cases, &why);
         dinov_engine_close(&engine);
-        if (status != DINOV_OK) return status;
+        if (status != DINOV_OK) return dinov_fail(err, status, why.code, "%s: %s", dinov_import_source(in)->where, why.msg);
     }
     dinov_status status = dinov_checkpoint_write(output, weights, dinov_import_provenance(in), proof ? proof : &own, &writing, err);
     if (!proof) dinov_engine_free_proof(&own);

@@ -22,7 +22,8 @@ typedef struct dinov_result {
 } dinov_result;
 
 /* Creates or takes over `folder`. `settings` is a JSON object, compared with the one in run.json.
- * ERR_CONFIG (RUN-DIFFERS), ERR_CORRUPT (RUN-DAMAGED: a finished run lost a file), ERR_IO (RUN-FOLDER, RUN-BUSY). `overwrite`: a finished run is replaced. */
+ * `overwrite`: a finished run is replaced. Errors: ERR_CONFIG (RUN-DIFFERS), ERR_CORRUPT (RUN-DAMAGED: a finished
+ * run lost a file), ERR_IO (RUN-FOLDER, RUN-BUSY). */
 dinov_status dinov_result_open(dinov_result *out, const char *folder, json_t *settings, bool overwrite, dinov_error *err);
 
 /* Removes what earlier runs left beside the files of this one, and the old commit point. */

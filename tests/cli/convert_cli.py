@@ -347,6 +347,14 @@ class Convert(Case):
             self.convert(self.input, "-o", self.path("out%d" % n), *args)
             self.assertEqual(self.get("out%d" % n), self.get("out0"))
 
+    def test_weights_that_are_not_numbers(self):
+        nan = model(depth=1)
+        nan["norm.bias"].storage.data = struct.pack("<f", float("nan")) + nan["norm.bias"].storage.data[4:]
+        path = self.put("nan", pth_of(nan))
+        self.assertIn("[PROOF-FINITE]", self.convert(path, "-o", self.path("out"), code=2).stderr)
+        self.assertFalse(os.path.exists(self.path("out")))
+        self.convert(path, "-o", self.path("plain"), "--to", "safetensors")
+
     def test_provenance_survives(self):
         a, b, c = self.path("a"), self.path("b"), self.path("c")
         self.convert(self.input, "-o", a, "--licence", "Apache-2.0", "--origin", "trained in 2024")
