@@ -13,6 +13,7 @@ dinov_python(example quick cli/example.py $<TARGET_FILE_DIR:dinov-infer>)
 dinov_python(readme quick cli/readme.py $<TARGET_FILE_DIR:dinov-infer>)
 
 dinov_test_program(bench_engine bench/engine.c dinov_infer)
+dinov_test_program(bench_peak bench/peak.c dinov_base)
 if(NOT DINOV_SANITIZE)
     dinov_python(valgrind full cli/valgrind.py $<TARGET_FILE_DIR:dinov-infer>)
 endif()
