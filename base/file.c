@@ -171,6 +171,12 @@ dinov_status dinov_out_open(dinov_out **out, const char *path, int overwrite, di
     else if (slash == o->folder) slash[1] = '\0';
     else *slash = '\0';
 
+    struct stat st;
+    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
+        dinov_free(temp);
+        status = dinov_fail(err, DINOV_ERR_IO, "IO-CREATE", "%s: expected a file name, found a folder", o->name);
+        goto fail;
+    }
     if (!overwrite && access(path, F_OK) == 0) {
         dinov_free(temp);
         status = exists(err, o);

@@ -168,6 +168,8 @@ static void a_file_appears_whole_or_not_at_all(void **state)
     dinov_map_close(&map);
     assert_int_equal(unlink(path), 0);
 
+    assert_int_equal(dinov_out_open(&out, folder, 1, &err), DINOV_ERR_IO);
+    assert_non_null(strstr(err.msg, "found a folder"));
     snprintf(path, sizeof path, "%s/none/file", folder);
     assert_int_equal(dinov_out_open(&out, path, 0, &err), DINOV_ERR_IO);
     assert_string_equal(err.code, "IO-CREATE");
