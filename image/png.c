@@ -80,7 +80,7 @@ static uint64_t raw_size(uint64_t width, uint64_t height, unsigned bits, int int
     uint64_t total = 0;
     if (!interlaced) return height * (1 + (width * bits + 7) / 8);
     for (int pass = 0; pass < PNG_INTERLACE_ADAM7_PASSES; pass++) {
-        uint64_t w = PNG_PASS_COLS((png_uint_32)width, pass), h = PNG_PASS_ROWS((png_uint_32)height, pass);
+        uint64_t w = (uint64_t)PNG_PASS_COLS((int64_t)width, pass), h = (uint64_t)PNG_PASS_ROWS((int64_t)height, pass);
         if (w && h) total += h * (1 + (w * bits + 7) / 8);
     }
     return total;
