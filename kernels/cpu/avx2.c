@@ -9,16 +9,6 @@
 #include "kernels/cpu/linear_tmpl.h"
 #include "kernels/cpu/norm_tmpl.h"
 #include "kernels/cpu/attention_tmpl.h"
+#include "kernels/cpu/table_tmpl.h"
 
-void dinov_ops_fill_avx2(dinov_ops *ops)
-{
-    ops->name              = "avx2";
-    ops->linear_size       = linear_size;
-    ops->linear_bias_size  = linear_bias_size;
-    ops->linear_pack       = linear_pack;
-    ops->linear_pack_bias  = linear_pack_bias;
-    ops->linear            = linear;
-    ops->layernorm         = layernorm;
-    ops->attention         = attention;
-    ops->attention_scratch = attention_scratch;
-}
+void dinov_ops_fill_avx2(dinov_ops *ops) { fill(ops, "avx2"); }
