@@ -9,7 +9,10 @@ say() { printf '\n== %s\n' "$*"; }
 
 case $# in
 0) ;;
-2) model=$(realpath -e "$1") photos=$(realpath -e "$2") ;;
+2)
+    model=$(realpath -e "$1")
+    photos=$(realpath -e "$2")
+    ;;
 *) echo "usage: ./quickstart.sh [MODEL FOLDER]" >&2; exit 64 ;;
 esac
 cd "$(dirname "$0")"
@@ -57,10 +60,10 @@ build/bin/dinov-infer -m "$model" -o $out --features cls,patch "$photos" || code
 say "what came out ($out)"
 build/bin/dinov-infer --ls $out | head -n 40
 ls -l $out
-say "the model file proves itself"
+say "the model"
 case $model in
 build/*) build/bin/dinov-ckpt verify --run $model ;;
-*) build/bin/dinov-ckpt show "$model" ;;
+*) build/bin/dinov-ckpt show "$model" | head -n 14 ;;
 esac
 cat <<TXT
 
