@@ -63,7 +63,7 @@ ls -l $out
 say "the model"
 case $model in
 build/*) build/bin/dinov-ckpt verify --run $model ;;
-*) build/bin/dinov-ckpt show "$model" | head -n 14 ;;
+*) build/bin/dinov-ckpt show "$model" | head -n 13 ;;
 esac
 cat <<TXT
 
