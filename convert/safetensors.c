@@ -6,6 +6,7 @@
 #include "base/dtype.h"
 #include "base/file.h"
 #include "base/text.h"
+#include "format/table.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -234,20 +235,7 @@ static dinov_status build_header(dinov_text *text, const dinov_named_tensor *con
         uint64_t            bytes, end;
         if (!dinov_tensor_bytes(t, &bytes) || !dinov_ck_add(at, bytes, &end) || end > INT64_MAX)
             return refuse_entry(where, err, "ST-SIZE", sorted[i]->name, "its size does not fit the file");
-        dinov_text_puts(text, ",\"");
-        dinov_text_escaped(text, sorted[i]->name, strlen(sorted[i]->name));
-        dinov_text_puts(text, "\":{\"dtype\":\"");
-        dinov_text_puts(text, dinov_dtype_name(t->dtype));
-        dinov_text_puts(text, "\",\"shape\":[");
-        for (int d = 0; d < t->rank; d++) {
-            if (d) dinov_text_puts(text, ",");
-            dinov_text_int(text, t->dim[d]);
-        }
-        dinov_text_puts(text, "],\"data_offsets\":[");
-        dinov_text_int(text, (int64_t)at);
-        dinov_text_puts(text, ",");
-        dinov_text_int(text, (int64_t)end);
-        dinov_text_puts(text, "]}");
+        dinov_table_entry(text, sorted[i], at, end);
         at = end;
     }
     dinov_text_puts(text, "}");

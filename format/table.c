@@ -78,26 +78,32 @@ dinov_status dinov_table_sort(const dinov_named_tensor **tensors, size_t count, 
 
 /* ---- Writing ---- */
 
+void dinov_table_entry(dinov_text *text, const dinov_named_tensor *tensor, uint64_t begin, uint64_t end)
+{
+    const dinov_tensor *t = &tensor->tensor;
+    dinov_text_puts(text, ",\"");
+    dinov_text_escaped(text, tensor->name, strlen(tensor->name));
+    dinov_text_puts(text, "\":{\"dtype\":\"");
+    dinov_text_puts(text, dinov_dtype_name(t->dtype));
+    dinov_text_puts(text, "\",\"shape\":[");
+    for (int d = 0; d < t->rank; d++) {
+        if (d) dinov_text_puts(text, ",");
+        dinov_text_int(text, t->dim[d]);
+    }
+    dinov_text_puts(text, "],\"data_offsets\":[");
+    dinov_text_int(text, (int64_t)begin);
+    dinov_text_puts(text, ",");
+    dinov_text_int(text, (int64_t)end);
+    dinov_text_puts(text, "]}");
+}
+
 void dinov_table_build(dinov_text *text, const dinov_named_tensor *const *tensors, size_t count)
 {
     uint64_t at = 0;
     for (size_t i = 0; i < count; i++) {
-        const dinov_tensor *t = &tensors[i]->tensor;
-        dinov_text_puts(text, ",\"");
-        dinov_text_puts(text, tensors[i]->name);
-        dinov_text_puts(text, "\":{\"dtype\":\"");
-        dinov_text_puts(text, dinov_dtype_name(t->dtype));
-        dinov_text_puts(text, "\",\"shape\":[");
-        for (int d = 0; d < t->rank; d++) {
-            if (d) dinov_text_puts(text, ",");
-            dinov_text_int(text, t->dim[d]);
-        }
-        dinov_text_puts(text, "],\"data_offsets\":[");
-        dinov_text_int(text, (int64_t)at);
-        dinov_text_puts(text, ",");
-        at += bytes_of(tensors[i]);
-        dinov_text_int(text, (int64_t)at);
-        dinov_text_puts(text, "]}");
+        uint64_t end = at + bytes_of(tensors[i]);
+        dinov_table_entry(text, tensors[i], at, end);
+        at = end;
     }
     dinov_text_puts(text, "}");
 }

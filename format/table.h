@@ -26,6 +26,9 @@ typedef struct dinov_table {
 dinov_status dinov_table_scan(dinov_table *out, dinov_cursor *c, const char *where, dinov_error *err);
 void         dinov_table_clear(dinov_table *table);
 
+/* One member of a safetensors header, after a comma: "name":{dtype, shape, data_offsets}. */
+void dinov_table_entry(dinov_text *text, const dinov_named_tensor *tensor, uint64_t begin, uint64_t end);
+
 /* The same bytes for tensors that are in file order. */
 void dinov_table_build(dinov_text *text, const dinov_named_tensor *const *tensors, size_t count);
 
