@@ -19,6 +19,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/pool.h"
+#include "base/rng.h"
 
 static void escapes_what_could_steer_a_terminal(void **state)
 {
@@ -213,13 +214,53 @@ static void stored_reals_are_exact(void **state)
     assert_true(dinov_le_f32((const uint8_t *)"\0\0\xc8\xc2") == -100 && dinov_le_bf16((const uint8_t *)"\xc8\xc2") == -100);
 }
 
+/* Known answers from the Random123 distribution (kat_vectors, philox4x32 10 rounds). */
+static void philox_is_the_published_one(void **state)
+{
+    (void)state;
+    static const uint32_t rows[][10] = {
+        {0, 0, 0, 0, 0, 0, 0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8},
+        {~0u, ~0u, ~0u, ~0u, ~0u, ~0u, 0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd},
+        {0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344, 0xa4093822, 0x299f31d0, 0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        uint32_t out[4];
+        dinov_philox(out, rows[i], rows[i] + 4);
+        assert_memory_equal(out, rows[i] + 6, sizeof out);
+    }
+}
+
+static void draws_have_their_distributions(void **state)
+{
+    (void)state;
+    enum { N = 200000 };
+    dinov_rng rng  = dinov_rng_make(1, DINOV_RNG_MASK, 2, 3), again = rng, other = dinov_rng_make(1, DINOV_RNG_MASK, 3, 3);
+    double    mean = 0, square = 0, uniform = 0;
+    int       count[7] = {0}, seen[100] = {0};
+    int32_t   order[100];
+
+    assert_int_equal(dinov_rng_u32(&rng), dinov_rng_u32(&again));
+    assert_int_not_equal(dinov_rng_u32(&rng), dinov_rng_u32(&other));
+    for (int i = 0; i < N; i++) {
+        double z = dinov_rng_normal(&rng);
+        mean += z / N, square += z * z / N, uniform += dinov_rng_range(&rng, 3, 1) / N;
+        count[dinov_rng_below(&rng, 7)]++;
+    }
+    assert_true(fabs(mean) < 0.01 && fabs(square - 1) < 0.015 && fabs(uniform - 2) < 0.006); /* about 4 deviations */
+    for (int i = 0; i < 7; i++) assert_true(abs(count[i] - N / 7) < 700);
+    dinov_rng_permutation(&rng, order, 100);
+    for (int i = 0; i < 100; i++) seen[order[i]]++;
+    for (int i = 0; i < 100; i++) assert_int_equal(seen[i], 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(escapes_what_could_steer_a_terminal), cmocka_unit_test(cursor_never_reads_past_the_end),
         cmocka_unit_test(digests_are_the_published_ones),      cmocka_unit_test(tensor_sizes_are_checked),
         cmocka_unit_test(every_block_runs_once),               cmocka_unit_test(a_file_appears_whole_or_not_at_all),
-        cmocka_unit_test(stored_reals_are_exact),
+        cmocka_unit_test(stored_reals_are_exact),              cmocka_unit_test(philox_is_the_published_one),
+        cmocka_unit_test(draws_have_their_distributions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
