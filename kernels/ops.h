@@ -24,7 +24,7 @@ typedef struct dinov_mat {
 /* Where ops run: the threads, and memory they may overwrite. One op at a time. */
 typedef struct dinov_stream {
     dinov_pool *pool;    /* NULL: on the calling thread */
-    void       *scratch; /* at least ops->attention_scratch(...) bytes, 64-byte aligned */
+    void       *scratch; /* at least the bytes that the op's ..._scratch(...) asks for, 64-byte aligned */
 } dinov_stream;
 
 typedef enum dinov_activation {
@@ -76,6 +76,84 @@ typedef struct dinov_ops {
      * y [h*w, C], x [gh*gw, C]; rows: double [h, gh], cols: double [w, gw]. */
     void (*resample)(dinov_mat *y, const dinov_mat *x, const double *rows, const double *cols, int64_t h, int64_t w,
                      int64_t gh, int64_t gw);
+
+    /* ---- Training. dx is the gradient of x. Gradients of parameters accumulate (+=); everything else is
+     * overwritten unless it says otherwise. Row lists are int32 [M], NULL for 0..M-1. ---- */
+
+    /* The transpose of `weight` [n, k] for `linear`: with w = {.n = k, .k = n, .packed, .bias = zeros},
+     * linear(dx, dy, w) is dx = (dy diag(scale)) W. scale: real [n], NULL for ones. linear_size(k, n) elements. */
+    void (*linear_pack_transposed)(dinov_stream *s, void *packed, const void *weight, int64_t n, int64_t k, const void *scale);
+    /* dweight += dy^T x, dbias += column sums of dy (NULL: not wanted). dy [M, n], x [M, k]; dweight [n, k] packed rows. */
+    void (*linear_backward)(dinov_stream *s, void *dweight, void *dbias, const dinov_mat *dy, const dinov_mat *x);
+    /* LayerScale in weight space: `dw` [n, k] and `db` [n] are the gradients of the product diag(gamma) (W x + b) taken
+     * without gamma. dgamma_i += sum_j dw_ij W_ij + db_i b_i; dweight += diag(gamma) dw; dbias += gamma db. */
+    void (*layerscale_backward)(dinov_stream *s, void *dgamma, void *dweight, void *dbias, const void *dw, const void *db,
+                                const void *gamma, const void *weight, const void *bias, int64_t n, int64_t k);
+
+    /* x as it entered layernorm. dx may be dy. */
+    void (*layernorm_backward)(dinov_stream *s, dinov_mat *dx, void *dweight, void *dbias, const dinov_mat *dy,
+                               const dinov_mat *x, const void *weight, double eps);
+    size_t (*layernorm_backward_scratch)(int64_t rows, int64_t cols);
+
+    /* qkv as it entered attention; dqkv [B*T, 3C], dout [B*T, C]. The scores are computed again. */
+    void (*attention_backward)(dinov_stream *s, dinov_mat *dqkv, const dinov_mat *dout, const dinov_mat *qkv, int64_t images,
+                               int64_t heads);
+    size_t (*attention_backward_scratch)(int64_t images, int64_t tokens, int64_t heads, int64_t head_dim, int threads);
+
+    /* y = act(x): GELU [M, n] -> [M, n]; SwiGLU [M, n] -> [M, n/2]. */
+    void (*activation)(dinov_stream *s, dinov_mat *y, const dinov_mat *x, dinov_activation act);
+    /* dx = gradient through act at x, and y = act(x) once more. dx may be x; y may be dy. */
+    void (*activation_backward)(dinov_stream *s, dinov_mat *dx, dinov_mat *y, const dinov_mat *dy, const dinov_mat *x,
+                                dinov_activation act);
+
+    /* y[i] = factor x[rows[i]]. */
+    void (*gather)(dinov_stream *s, dinov_mat *y, const dinov_mat *x, const int32_t *rows, double factor);
+    /* y[rows[i]] += factor scale x[i]; rows are distinct; scale: real [cols], NULL for ones. */
+    void (*scatter_add)(dinov_stream *s, dinov_mat *y, const int32_t *rows, const dinov_mat *x, const void *scale, double factor);
+
+    /* Tokens of `images` pictures: x [B*T, C] = cls + pos[0]; registers [R, C]; patch n: (mask[b, n] ? mask_token : patches[b*N + n])
+     * + pos[1 + n]. pos: real [1 + N, C]; mask: uint8 [B, N] or NULL. */
+    void (*embed)(dinov_stream *s, dinov_mat *x, const dinov_mat *patches, const void *cls, const void *registers,
+                  const void *mask_token, const void *pos, const uint8_t *mask, int64_t images, int64_t registers_count);
+    /* dpatches is zero where masked; dpos [1 + N, C]. */
+    void (*embed_backward)(dinov_stream *s, dinov_mat *dpatches, void *dcls, void *dregisters, void *dmask_token, void *dpos,
+                           const dinov_mat *dx, const uint8_t *mask, int64_t images, int64_t registers_count);
+
+    /* Rows to unit length: y = x / max(|x|, eps). dx may be dy. */
+    void (*normalize)(dinov_stream *s, dinov_mat *y, const dinov_mat *x, double eps);
+    void (*normalize_backward)(dinov_stream *s, dinov_mat *dx, const dinov_mat *dy, const dinov_mat *x, double eps);
+    /* Weight normalisation by rows: w[k] = g[k] v[k] / |v[k]|; v, w: real [n, k] packed, g: real [n]. */
+    void (*weight_norm)(dinov_stream *s, void *w, const void *v, const void *g, int64_t n, int64_t k);
+    void (*weight_norm_backward)(dinov_stream *s, void *dv, void *dg, const void *dw, const void *v, const void *g, int64_t n,
+                                 int64_t k);
+
+    /* Softmax over prototypes that come a chunk of columns at a time. With t = z / temperature + bias (real [cols], NULL for
+     * zeros): max[m], sum[m] become those of sum exp(t - max) over the columns so far; start with -inf and 0. */
+    void (*softmax_stats)(dinov_stream *s, void *max, void *sum, const dinov_mat *z, const void *bias, double temperature);
+    /* z becomes exp(z / temperature + bias - lse[m]); entropy[m] -= sum of p log p (NULL: not wanted). */
+    void (*softmax_apply)(dinov_stream *s, dinov_mat *z, void *entropy, const void *bias, const void *lse, double temperature);
+    /* sums[k] = sum_m exp(z_mk / temperature - offset[m]): a Sinkhorn-Knopp step over samples. */
+    void (*exp_sums)(dinov_stream *s, void *sums, const dinov_mat *z, const void *offset, double temperature);
+    /* Cross-entropy of student rows z [M, cols] with the teacher rows p[targets[2m]] and p[targets[2m + 1]] (-1: none), each
+     * with weight[m]: loss[m] -= weight sum_k p_k z_k / temperature, and z becomes the gradient
+     * (weight (targets of m) softmax(z / temperature) - weight p) / temperature, softmax by lse[m]. The caller adds weight lse. */
+    void (*cross_entropy)(dinov_stream *s, dinov_mat *z, void *loss, const void *lse, const dinov_mat *p, const int32_t *targets,
+                          const void *weight, double temperature);
+    /* sums [cols] += column sums. */
+    void (*column_sums)(dinov_stream *s, void *sums, const dinov_mat *x);
+
+    /* KoLeo over one view, x [B, C], B >= 2: distance[i] = | x_i/|x_i| - x_j/|x_j| + 1e-8 | to the nearest other row j (largest
+     * product, first of equals); the loss is -mean log(distance + 1e-8). dx += weight times its gradient. */
+    void (*koleo)(dinov_stream *s, void *distance, dinov_mat *dx, const dinov_mat *x, double weight);
+    size_t (*koleo_scratch)(int64_t rows, int64_t cols);
+
+    /* torch.optim.AdamW on `count` elements; g is used times grad_scale; step counts from 1. */
+    void (*adamw)(dinov_stream *s, void *p, const void *g, void *m, void *v, int64_t count, double grad_scale, double lr, double wd,
+                  double beta1, double beta2, double eps, int64_t step);
+    /* average = momentum average + (1 - momentum) value. */
+    void (*ema)(dinov_stream *s, void *average, const void *value, int64_t count, double momentum);
+    /* Sum of squares in double: finite only when every element is. Also for norms. */
+    void (*sum_squares)(dinov_stream *s, double *out, const void *x, int64_t count);
 } dinov_ops;
 
 /* The reference tables. */
