@@ -2,6 +2,9 @@
 dinov_test_program(kernels_check kernels/check.c dinov_kernels)
 add_test(NAME kernels_check COMMAND kernels_check)
 set_tests_properties(kernels_check PROPERTIES LABELS "quick;threads")
+dinov_test_program(kernels_gradients kernels/gradients.c dinov_kernels)
+add_test(NAME kernels_gradients COMMAND kernels_gradients)
+set_tests_properties(kernels_gradients PROPERTIES LABELS quick)
 
 dinov_unit(engine "quick;threads" dinov_infer)
 dinov_unit(npy quick dinov_infer)
