@@ -9,14 +9,21 @@ in the order of upstream's train/ssl_meta_arch.py and train/train.py:
 - stochastic depth takes a subset of the batch for any rate above 0, as the packed path does;
 - no process group: one process, nothing to reduce.
 """
-import importlib.util
+import importlib
 import os
 import sys
 import warnings
 from functools import partial
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 LOSSES = ("dino_local_crops_loss", "dino_global_crops_loss", "koleo_loss", "ibot_loss")
+
+
+def data_module(name):
+    """A module of dinov2.data without the package, which would pull in torchvision and the readers of data sets."""
+    package = sys.modules.setdefault("dinov2_data", ModuleType("dinov2_data"))
+    package.__path__ = [f"{os.environ['DINOV_UPSTREAM']}/dinov2/data"]
+    return importlib.import_module(f"dinov2_data.{name}")
 
 
 def upstream():
@@ -30,13 +37,6 @@ def upstream():
     from dinov2.models.vision_transformer import DinoVisionTransformer
     from dinov2.utils.param_groups import fuse_params_groups, get_params_groups_with_decay
 
-    def by_path(name):
-        # Importing the package dinov2.data would pull in torchvision and the readers of data sets.
-        spec = importlib.util.spec_from_file_location(f"dinov2_data_{name}", f"{root}/dinov2/data/{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
     if not torch.distributed.is_initialized():
         # The iBOT loss counts masked patches over all processes without asking whether there is more than one.
         torch.distributed.all_reduce = lambda tensor, *rest, **options: None
@@ -44,7 +44,7 @@ def upstream():
         DinoVisionTransformer=DinoVisionTransformer, NestedTensorBlock=NestedTensorBlock, MemEffAttention=MemEffAttention, block=block,
         DINOHead=DINOHead, DINOLoss=DINOLoss, iBOTPatchLoss=iBOTPatchLoss, KoLeoLoss=KoLeoLoss,
         get_params_groups_with_decay=get_params_groups_with_decay, fuse_params_groups=fuse_params_groups,
-        MaskingGenerator=by_path("masking").MaskingGenerator, collate=by_path("collate").collate_data_and_cast)
+        MaskingGenerator=data_module("masking").MaskingGenerator, collate=data_module("collate").collate_data_and_cast)
 
 
 def backbone(up, model, drop_path=0.0):
@@ -82,7 +82,7 @@ def draw_masks(up, images, size, patch, ratio=(0.1, 0.5), probability=0.5):
 class Training:
     """Student, teacher, losses and optimiser of one case, in the default dtype at the time of construction."""
 
-    def __init__(self, up, case):
+    def __init__(self, up, case, optimizer={"foreach": True}):
         import torch
 
         self.case, model = case, case["model"]
@@ -103,7 +103,7 @@ class Training:
         for module in self.student.values():
             groups += up.fuse_params_groups(up.get_params_groups_with_decay(
                 model=module, lr_decay_rate=case["layerwise_decay"], patch_embed_lr_mult=case["patch_embed_lr_mult"]))
-        self.optimizer = torch.optim.AdamW([dict(g, foreach=True) for g in groups], betas=(case["beta1"], case["beta2"]))
+        self.optimizer = torch.optim.AdamW([dict(g, **optimizer) for g in groups], betas=(case["beta1"], case["beta2"]))
 
     def centers(self):
         """Both centres with the update that is still pending."""
