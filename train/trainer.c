@@ -64,6 +64,7 @@ struct dinov_trainer {
     dinov_stream      stream;
     dinov_arena       arena;
 
+    uint8_t  *needed; /* [rows of the student's stream] those that a loss looks at; the teacher's are fewer */
     dinov_mat teacher_raw, teacher_tokens; /* [rows of a term in one micro-batch, C of the teacher] */
     int32_t  *teacher_rows;
     dinov_mat koleo_tokens, dkoleo; /* [micros * 2B, C] ordered by view, then image */
@@ -229,6 +230,13 @@ static void lay_out(dinov_trainer *t)
         if (term->teacher_rows / t->micros > most) most = term->teacher_rows / t->micros;
         if (term->student_rows > most) most = term->student_rows;
     }
+    int64_t tokens = 0;
+    for (int g = 0; g < 2; g++) {
+        dinov_crops shape = group_shape(t, g);
+        int64_t     registers = t->student.model.registers > t->teacher.model.registers ? t->student.model.registers : t->teacher.model.registers;
+        tokens += shape.images * (1 + registers + shape.h * shape.w);
+    }
+    t->needed         = dinov_arena_take(a, tokens, 1);
     t->teacher_raw    = dinov_mat_take(a, most, t->teacher.model.dim, real);
     t->teacher_tokens = dinov_mat_take(a, most, t->teacher.model.dim, real);
     t->teacher_rows   = dinov_arena_take(a, most, sizeof(int32_t));
@@ -402,12 +410,25 @@ static int32_t patch_row(const dinov_trainer *t, const dinov_pass *pass, int64_t
     return (int32_t)dinov_pass_row(pass, GLOBAL, index / t->patches, 1 + registers + index % t->patches);
 }
 
+/* Marks the rows that the losses will look at: every cls token and the masked patches. */
+static const uint8_t *mark_needed(dinov_trainer *t, const dinov_pass *pass, int groups, int64_t registers, const dinov_views *views)
+{
+    memset(t->needed, 0, (size_t)dinov_pass_rows(pass));
+    for (int g = 0; g < groups; g++)
+        for (int64_t i = 0; i < group_shape(t, g).images; i++) t->needed[dinov_pass_row(pass, g, i, 0)] = 1;
+    for (int64_t i = 0; i < views->masked; i++) t->needed[patch_row(t, pass, registers, views->mask_indices[i])] = 1;
+    return t->needed;
+}
+
 static void teacher_forward(dinov_trainer *t, const dinov_views *views)
 {
-    dinov_crops      crops = group_shape(t, GLOBAL);
-    struct term     *dino = &t->term[DINOV_TERM_DINO], *ibot = &t->term[DINOV_TERM_IBOT];
+    dinov_crops  crops = group_shape(t, GLOBAL);
+    struct term *dino = &t->term[DINOV_TERM_DINO], *ibot = &t->term[DINOV_TERM_IBOT];
+    int64_t      registers = t->teacher.model.registers;
+
     crops.pixels            = views->global;
-    const dinov_mat *stream = dinov_pass_forward(t->teacher_pass, &t->teacher_params, &crops, NULL);
+    const dinov_mat *stream = dinov_pass_forward(t->teacher_pass, &t->teacher_params, &crops,
+                                                 mark_needed(t, t->teacher_pass, 1, registers, views), NULL);
     if (dino->active) {
         /* Swapped, so that row i is the other view of the student's row i. */
         for (int64_t i = 0; i < 2 * t->B; i++)
@@ -416,7 +437,7 @@ static void teacher_forward(dinov_trainer *t, const dinov_views *views)
     }
     if (ibot->active && views->masked > 0) {
         for (int64_t i = 0; i < views->masked; i++)
-            t->teacher_rows[i] = patch_row(t, t->teacher_pass, t->teacher.model.registers, views->mask_indices[i]);
+            t->teacher_rows[i] = patch_row(t, t->teacher_pass, registers, views->mask_indices[i]);
         teacher_rows(t, ibot, stream, views->masked);
     }
 }
@@ -442,7 +463,8 @@ static void student_forward(dinov_trainer *t, const dinov_views *views, const di
     crops[GLOBAL].pixels = views->global;
     crops[GLOBAL].mask   = t->distilling ? NULL : views->masks;
     crops[LOCAL].pixels  = views->local;
-    *stream              = dinov_pass_forward(t->pass, &t->params, crops, drop);
+    const uint8_t *needed = mark_needed(t, t->pass, t->locals ? 2 : 1, t->student.model.registers, views);
+    *stream               = dinov_pass_forward(t->pass, &t->params, crops, needed, drop);
 }
 
 /* The rows a term takes from the student, their targets and weights. `taught` rows of earlier micro-batches come first. */
