@@ -8,6 +8,7 @@
 
 #include "base/rng.h"
 #include "model/real.h"
+#include "train/rank.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -296,6 +297,26 @@ static void update(dinov_trainer *t, const dinov_rates *rates, const dinov_step_
     t->ops->ema(&t->stream, s->average, s->student, s->set->total, rates->momentum);
     for (int i = 0; i < DINOV_TERMS; i++)
         if (s->center[i]) memcpy(s->center[i], t->term[i].next_center, (size_t)t->term[i].dims.prototypes * t->ops->real_size);
+}
+
+double dinov_trainer_feature_rank(const dinov_trainer *t)
+{
+    enum { MOST = 64 };
+    const struct term *dino = &t->term[DINOV_TERM_DINO];
+    double             gram[MOST * MOST];
+    size_t             real = t->ops->real_size;
+    int64_t            C = t->student.model.dim, n = 2 * t->B < MOST ? 2 * t->B : MOST, first = t->locals * t->B;
+
+    if (!dino->active) return 0;
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j <= i; j++) {
+            double product = 0;
+            for (int64_t c = 0; c < C; c++)
+                product += dinov_real_get(dino->tokens.data, real, (first + i) * dino->tokens.ld + c) *
+                           dinov_real_get(dino->tokens.data, real, (first + j) * dino->tokens.ld + c);
+            gram[i * n + j] = gram[j * n + i] = product;
+        }
+    return dinov_effective_rank(gram, n);
 }
 
 dinov_status dinov_trainer_step(dinov_trainer *t, int64_t iteration, const dinov_views *micro, const dinov_rates *rates,
