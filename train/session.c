@@ -406,6 +406,14 @@ static bool due(const dinov_session *s)
     return s->stopped || s->iteration == s->total || s->iteration % every == 0;
 }
 
+static void tell_progress(const dinov_session *s, const dinov_step_result *r)
+{
+    double               rate = images_per_s(s), left = (double)((s->total - s->iteration) * s->config.train.batch_size_per_gpu * s->config.train.accumulation);
+    dinov_train_progress p = {.iteration = s->iteration, .total = s->total, .result = r, .seconds = now() - s->began, .images_per_s = rate,
+                              .left_s = rate > 0 ? left / rate : 0, .waited = waited(s), .bad_pictures = s->bad_pictures, .knn = -1};
+    if (s->options.progress) s->options.progress(s->options.arg, &p);
+}
+
 dinov_status dinov_session_done(dinov_session *s, const dinov_step_result *r, dinov_error *err)
 {
     bool log = (s->iteration + 1) % s->config.train.log_every == 0 || s->iteration + 1 == s->total || !r->finite;
@@ -425,10 +433,7 @@ dinov_status dinov_session_done(dinov_session *s, const dinov_step_result *r, di
     for (int64_t i = 0; i < s->config.train.accumulation; i++) dinov_loader_release(s->loader, s->batches[i]);
     s->iteration++;
     s->stopped = (s->options.stop && atomic_load(s->options.stop)) || (s->options.stop_after && s->iteration >= s->options.stop_after);
-    if (s->options.progress)
-        s->options.progress(s->options.arg, &(dinov_train_progress){.iteration = s->iteration, .total = s->total, .result = r, .seconds = now() - s->began,
-                                                                    .images_per_s = images_per_s(s), .waited = waited(s),
-                                                                    .bad_pictures = s->bad_pictures, .knn = -1});
+    tell_progress(s, r);
     bool over = s->bad_steps >= s->config.train.bad_steps;
     if (due(s) || over) DINOV_TRY(save(s, err));
     if (over) {

@@ -16,6 +16,7 @@ typedef struct dinov_train_progress {
     int64_t                  iteration, total; /* steps done, of the whole run */
     const dinov_step_result *result;
     double                   seconds, images_per_s; /* since this process began; over the last steps */
+    double                   left_s;                /* to the end of the run at that rate */
     double                   waited;                /* share of the time spent waiting for data */
     int64_t                  bad_pictures;
     double                   knn; /* the last 20-NN accuracy, per cent; negative: none yet */
