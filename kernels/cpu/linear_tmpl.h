@@ -14,6 +14,7 @@ enum {
     FOLD    = 256,
     COLUMNS = 64,       /* of a block: one panel or more */
     ROWS    = 22 * MR,  /* of a block: about half of 257 tokens */
+    GROUP   = 8,        /* blocks of rows */
     AHEAD   = 128 / NR, /* steps of a tile between lines it asks for ahead */
 };
 
@@ -208,7 +209,7 @@ struct linear_job {
     const dinov_mat    *x, *residual;
     const dinov_linear *w;
     const float        *scale;
-    int64_t             row_blocks;
+    int64_t             row_blocks, column_blocks;
 };
 
 /* One vector of a finished row: n (1..VL) results v for column `column` of row `row`. */
@@ -240,13 +241,17 @@ static void finish_tile(const struct linear_job *job, int64_t row, int mr, int64
         }
 }
 
-/* Consecutive blocks share their columns, so threads meet the same weights at the same time. */
+/* Consecutive blocks share their columns, so threads meet the same weights at the same time; after GROUP blocks of rows
+ * come the next columns, so that the last-level cache still has these rows. */
 static void linear_block(void *arg, int64_t block, int worker)
 {
-    const struct linear_job *job   = arg;
-    int64_t                  k     = job->w->k, total = panels(job->w->n);
-    int64_t                  begin = block % job->row_blocks * ROWS, end = begin + ROWS;
-    int64_t                  panel = block / job->row_blocks * (COLUMNS / NR), last = panel + COLUMNS / NR;
+    const struct linear_job *job = arg;
+    int64_t                  k = job->w->k, total = panels(job->w->n), x_ld = job->x->ld;
+    int64_t                  first  = block / (GROUP * job->column_blocks) * GROUP;
+    int64_t                  height = job->row_blocks - first < GROUP ? job->row_blocks - first : GROUP;
+    int64_t                  inside = block - first * job->column_blocks;
+    int64_t                  begin = (first + inside % height) * ROWS, end = begin + ROWS;
+    int64_t                  panel = inside / height * (COLUMNS / NR), last = panel + COLUMNS / NR;
     const float             *x     = job->x->data;
     float                    c[MR * NR] __attribute__((aligned(64)));
 
@@ -258,7 +263,7 @@ static void linear_block(void *arg, int64_t block, int worker)
         int64_t columns = job->w->act == DINOV_ACT_SWIGLU ? NR : job->w->n - panel * NR;
         for (int64_t row = begin; row < end; row += MR) {
             int mr = end - row < MR ? (int)(end - row) : MR;
-            tile_edge(mr, columns, k, x + row * job->x->ld, job->x->ld, (const float *)job->w->packed + panel * NR * k, c, NR);
+            tile_edge(mr, columns, k, x + row * x_ld, x_ld, (const float *)job->w->packed + panel * NR * k, c, NR);
             finish_tile(job, row, mr, panel, c);
         }
     }
@@ -267,9 +272,9 @@ static void linear_block(void *arg, int64_t block, int worker)
 static void linear(dinov_stream *s, dinov_mat *y, const dinov_mat *x, const dinov_linear *w, const dinov_mat *residual,
                    const void *scale)
 {
-    struct linear_job job = {y, x, residual, w, scale, (y->rows + ROWS - 1) / ROWS};
+    struct linear_job job = {y, x, residual, w, scale, (y->rows + ROWS - 1) / ROWS, (panels(w->n) * NR + COLUMNS - 1) / COLUMNS};
     DINOV_ASSERT(x->cols == w->k && x->rows == y->rows && y->cols == (w->act == DINOV_ACT_SWIGLU ? w->n / 2 : w->n));
-    dinov_pool_run(s->pool, job.row_blocks * ((panels(w->n) * NR + COLUMNS - 1) / COLUMNS), linear_block, &job);
+    dinov_pool_run(s->pool, job.row_blocks * job.column_blocks, linear_block, &job);
 }
 
 /* ---- the weight's gradient ---- */
