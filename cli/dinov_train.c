@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * dinov-train pretrain|distill|config: makes models. The work is train/session.h's.
+ * dinov-train pretrain|distill|config|report: makes models. The work is train/session.h's.
  */
 #include "cli/tool.h"
 #include "convert/import.h"
@@ -168,6 +168,12 @@ static int train(const dinov_tool *tool, int argc, char **argv, dinov_status (*m
 
 static int run_pretrain(const dinov_tool *tool, int argc, char **argv) { return train(tool, argc, argv, dinov_pretrain); }
 
+static int run_distill(const dinov_tool *tool, int argc, char **argv)
+{
+    if (!teacher) return dinov_tool_usage(tool, "--teacher RUN: the teacher is missing");
+    return train(tool, argc, argv, dinov_distill);
+}
+
 static int run_config(const dinov_tool *tool, int argc, char **argv)
 {
     static dinov_config config;
@@ -182,15 +188,22 @@ static int run_config(const dinov_tool *tool, int argc, char **argv)
     return dinov_tool_flush(tool);
 }
 
-static const dinov_opt pretrain_options[] = {
-    {'o', "output", DINOV_OPT_TEXT, &output, "RUN", "the run's folder; an unfinished run in it goes on", 0, 0, true},
-    {'c', "config", DINOV_OPT_TEXT, &config_path, "FILE", "YAML, the official code's too, or tiny-cpu or small-1gpu (default: the official defaults)", 0, 0, true},
-    {0, "init", DINOV_OPT_TEXT, &init_path, "FILE", "start from this backbone, in any layout dinov reads (default: fresh weights)", 0, 0, true},
-    {0, "fork", DINOV_OPT_TEXT, &fork_from, "RUN@STEP", "start a new run from a checkpoint of another one", 0, 0, false},
-    {'t', "threads", DINOV_OPT_INT, &threads, "N", "threads (default 0: all cores)", 0, 1024, true},
-    {0, "isa", DINOV_OPT_TEXT, &isa, "NAME", "force ref, avx2 or avx512 (default: the best here)", 0, 0, false},
-    {0, "stop-after", DINOV_OPT_INT, &stop_after, "STEP", "end after this step, as if stopped (default 0: at the end of the schedule)", 0, INT64_MAX, false},
-    {'q', "quiet", DINOV_OPT_FLAG, &quiet, NULL, "no progress and no notes", 0, 0, true},
+/* Shared by the verbs that train. */
+#define TRAINING_OPTIONS \
+    {'o', "output", DINOV_OPT_TEXT, &output, "RUN", "the run's folder; an unfinished run in it goes on", 0, 0, true}, \
+    {'c', "config", DINOV_OPT_TEXT, &config_path, "FILE", "YAML, the official code's too, or tiny-cpu or small-1gpu (default: the official defaults)", 0, 0, true}, \
+    {0, "init", DINOV_OPT_TEXT, &init_path, "FILE", "start from this backbone, in any layout dinov reads (default: fresh weights)", 0, 0, true}, \
+    {0, "fork", DINOV_OPT_TEXT, &fork_from, "RUN@STEP", "start a new run from a checkpoint of another one", 0, 0, false}, \
+    {'t', "threads", DINOV_OPT_INT, &threads, "N", "threads (default 0: all cores)", 0, 1024, true}, \
+    {0, "isa", DINOV_OPT_TEXT, &isa, "NAME", "force ref, avx2 or avx512 (default: the best here)", 0, 0, false}, \
+    {0, "stop-after", DINOV_OPT_INT, &stop_after, "STEP", "end after this step, as if stopped (default 0: at the end of the schedule)", 0, INT64_MAX, false}, \
+    {'q', "quiet", DINOV_OPT_FLAG, &quiet, NULL, "no progress and no notes", 0, 0, true}
+
+static const dinov_opt pretrain_options[] = {TRAINING_OPTIONS, {0}};
+
+static const dinov_opt distill_options[] = {
+    {0, "teacher", DINOV_OPT_TEXT, &teacher, "RUN", "the run whose model teaches, or RUN@STEP; it is not changed", 0, 0, true},
+    TRAINING_OPTIONS,
     {0},
 };
 
@@ -217,6 +230,21 @@ static const dinov_tool pretrain = {
     .run      = run_pretrain,
 };
 
+static const dinov_tool distill = {
+    .name     = "dinov-train distill",
+    .usage    = "-o RUN --teacher RUN [-c CONFIG] DATA... [KEY=VALUE...]",
+    .summary  = "trains a smaller model to see what a larger one sees",
+    .examples = "  dinov-train distill -o small --teacher large-run -c mine.yaml photos/ student.embed_dim=192 student.num_heads=3\n"
+                "      a student of width 192 from the newest checkpoint of large-run\n"
+                "  dinov-train distill -o small --teacher large-run@5000 -c mine.yaml shards/*.tar\n"
+                "      from a certain step of it\n",
+    .details  = "The teacher is a run of dinov-train, because its heads are needed: its prototypes are what the student learns to predict.\n"
+                "The student's numbers of prototypes and its patch size must be the teacher's; everything else is free. The result is the\n"
+                "average of the student, backbone.safetensors of each checkpoint. Otherwise as dinov-train pretrain.\n",
+    .options  = distill_options,
+    .run      = run_distill,
+};
+
 static const dinov_tool config_tool = {
     .name     = "dinov-train config",
     .usage    = "[-c CONFIG] [KEY=VALUE...]",
@@ -231,6 +259,6 @@ static const dinov_tool config_tool = {
 
 int main(int argc, char **argv)
 {
-    static const dinov_tool *const verbs[] = {&pretrain, &config_tool, NULL};
+    static const dinov_tool *const verbs[] = {&pretrain, &distill, &config_tool, NULL};
     return dinov_tool_verbs("dinov-train", "trains models, and shows how training goes", verbs, argc, argv);
 }

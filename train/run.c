@@ -196,13 +196,13 @@ struct list {
     size_t count;
 };
 
-static void list_add(struct list *l, const char *prefix, const char *name, int rank, const int64_t *dim, const void *data)
+static dinov_status list_new(struct list *l, size_t most, dinov_error *err)
 {
-    snprintf(l->names[l->count], sizeof *l->names, "%s.%s", prefix, name);
-    dinov_named_tensor *t = &l->tensors[l->count];
-    *t = (dinov_named_tensor){.name = l->names[l->count], .tensor = {.data = data, .dtype = DINOV_F32, .rank = rank}};
-    memcpy(t->tensor.dim, dim, (size_t)rank * sizeof *dim);
-    l->count++;
+    *l = (struct list){.tensors = dinov_calloc(most, sizeof *l->tensors), .names = dinov_calloc(most, sizeof *l->names)};
+    if (l->tensors && l->names) return DINOV_OK;
+    dinov_free(l->tensors);
+    dinov_free(l->names);
+    return dinov_fail_nomem(err, "checkpoint", "the list of tensors");
 }
 
 static void list_clear(struct list *l)
@@ -211,51 +211,52 @@ static void list_clear(struct list *l)
     dinov_free(l->names);
 }
 
+static void list_add(struct list *l, const char *prefix, const char *name, int rank, const int64_t *dim, const void *data)
+{
+    snprintf(l->names[l->count], sizeof *l->names, "%s%s", prefix, name);
+    dinov_named_tensor *t = &l->tensors[l->count];
+    *t = (dinov_named_tensor){.name = l->names[l->count], .tensor = {.data = data, .dtype = DINOV_F32, .rank = rank}};
+    memcpy(t->tensor.dim, dim, (size_t)rank * sizeof *dim);
+    l->count++;
+}
+
+/* The tensors of a block: all, or those of the backbone (under the hub's names), or those of the heads. */
+enum which { ALL, BACKBONE, HEADS };
+
+static void list_block(struct list *l, const char *prefix, const dinov_paramset *set, const void *block, enum which which)
+{
+    for (int64_t i = 0; i < set->count; i++) {
+        const dinov_paramset_entry *e = &set->entries[i];
+        if (which != ALL && (which == BACKBONE) != (e->module == 0)) continue;
+        list_add(l, prefix, which == BACKBONE ? e->name + strlen("backbone.") : e->name, e->rank, e->dim, (const float *)block + e->offset);
+    }
+}
+
 /* The file of state: all but the backbone's average, which is a checkpoint of its own. */
 static dinov_status list_state(struct list *l, const dinov_train_state *s, dinov_error *err)
 {
-    const struct {
-        const char *prefix;
-        const void *block;
-    } blocks[] = {{"student", s->student}, {"average", s->average}, {"m", s->m}, {"v", s->v}};
-    size_t most = 4 * (size_t)s->set->count + 2;
-
     DINOV_ASSERT(s->real_size == sizeof(float));
-    *l = (struct list){.tensors = dinov_calloc(most, sizeof *l->tensors), .names = dinov_calloc(most, sizeof *l->names)};
-    if (!l->tensors || !l->names) {
-        list_clear(l);
-        return dinov_fail_nomem(err, "checkpoint", "the list of tensors");
-    }
-    for (size_t b = 0; b < 4; b++)
-        for (int64_t i = 0; i < s->set->count; i++) {
-            const dinov_paramset_entry *e = &s->set->entries[i];
-            if (b == 1 && e->module == 0) continue;
-            list_add(l, blocks[b].prefix, e->name, e->rank, e->dim, (const float *)blocks[b].block + e->offset);
-        }
+    DINOV_TRY(list_new(l, 4 * (size_t)s->set->count + DINOV_TERMS, err));
+    list_block(l, "student.", s->set, s->student, ALL);
+    list_block(l, "average.", s->set, s->average, HEADS);
+    list_block(l, "m.", s->set, s->m, ALL);
+    list_block(l, "v.", s->set, s->v, ALL);
     for (int i = 0; i < DINOV_TERMS; i++)
-        if (s->center[i]) list_add(l, "center", i == DINOV_TERM_DINO ? "dino" : "ibot", 1, &s->prototypes[i], s->center[i]);
+        if (s->center[i]) list_add(l, "center.", i == DINOV_TERM_DINO ? "dino" : "ibot", 1, &s->prototypes[i], s->center[i]);
     return DINOV_OK;
 }
 
-static dinov_status list_backbone(struct list *l, const dinov_train_state *s, dinov_error *err)
+static dinov_status list_backbone(struct list *l, const dinov_paramset *set, const void *average, dinov_error *err)
 {
-    *l = (struct list){.tensors = dinov_calloc((size_t)s->set->count, sizeof *l->tensors)};
-    if (!l->tensors) return dinov_fail_nomem(err, "checkpoint", "the list of tensors");
-    for (int64_t i = 0; i < s->set->count; i++) {
-        const dinov_paramset_entry *e = &s->set->entries[i];
-        if (e->module != 0) continue;
-        dinov_named_tensor *t = &l->tensors[l->count++];
-        *t = (dinov_named_tensor){.name   = e->name + strlen("backbone."),
-                                  .tensor = {.data = (const float *)s->average + e->offset, .dtype = DINOV_F32, .rank = e->rank}};
-        memcpy(t->tensor.dim, e->dim, sizeof e->dim);
-    }
+    DINOV_TRY(list_new(l, (size_t)set->count, err));
+    list_block(l, "", set, average, BACKBONE);
     return DINOV_OK;
 }
 
-/* Copies the tensors of a file to where `want` says; exactly those. */
-static dinov_status fill(const struct list *want, const dinov_named_tensor *have, size_t count, const char *where, dinov_error *err)
+/* Copies the tensors of a file to where `want` says; with `all`, the file has no others. */
+static dinov_status fill(const struct list *want, bool all, const dinov_named_tensor *have, size_t count, const char *where, dinov_error *err)
 {
-    if (count != want->count)
+    if (all && count != want->count)
         return dinov_fail(err, DINOV_ERR_SHAPE, "STATE-TENSOR", "%s: expected %zu tensors, found %zu: it is the state of another configuration", where,
                           want->count, count);
     for (size_t i = 0; i < want->count; i++) {
@@ -272,29 +273,51 @@ static dinov_status fill(const struct list *want, const dinov_named_tensor *have
     return DINOV_OK;
 }
 
-dinov_status dinov_run_load(const char *step, dinov_train_state *s, dinov_error *err)
+static dinov_status fill_from_state(const char *step, const struct list *want, bool all, dinov_error *err)
 {
-    char              path[PATH];
-    struct list       want = {0};
-    dinov_state_file  file;
-    dinov_checkpoint *backbone = NULL;
-
+    char             path[PATH];
+    dinov_state_file file;
     if (!join(path, sizeof path, step, STATE_FILE)) return dinov_fail(err, DINOV_ERR_IO, "RUN-OPEN", "%s: the path is too long", step);
     DINOV_TRY(dinov_state_open(&file, path, err));
-    dinov_status status = list_state(&want, s, err);
-    if (status == DINOV_OK) status = fill(&want, file.tensors, file.count, path, err);
-    list_clear(&want);
+    dinov_status status = fill(want, all, file.tensors, file.count, path, err);
     dinov_state_close(&file);
-    DINOV_TRY(status);
-
-    join(path, sizeof path, step, DINOV_BACKBONE_FILE);
-    DINOV_TRY(dinov_checkpoint_open(&backbone, path, err));
-    status = list_backbone(&want, s, err);
-    const dinov_weights *weights = dinov_checkpoint_weights(backbone);
-    if (status == DINOV_OK) status = fill(&want, weights->tensors, weights->count, path, err);
-    list_clear(&want);
-    dinov_checkpoint_close(&backbone);
     return status;
+}
+
+static dinov_status load_backbone(const char *step, const dinov_paramset *set, void *average, dinov_error *err)
+{
+    char              path[PATH];
+    dinov_checkpoint *backbone;
+    struct list       want;
+    if (!join(path, sizeof path, step, DINOV_BACKBONE_FILE)) return dinov_fail(err, DINOV_ERR_IO, "RUN-OPEN", "%s: the path is too long", step);
+    DINOV_TRY(list_backbone(&want, set, average, err));
+    dinov_status status = dinov_checkpoint_open(&backbone, path, err);
+    if (status == DINOV_OK) {
+        const dinov_weights *have = dinov_checkpoint_weights(backbone);
+        status                    = fill(&want, true, have->tensors, have->count, path, err);
+        dinov_checkpoint_close(&backbone);
+    }
+    list_clear(&want);
+    return status;
+}
+
+dinov_status dinov_run_load(const char *step, dinov_train_state *s, dinov_error *err)
+{
+    struct list want;
+    DINOV_TRY(list_state(&want, s, err));
+    dinov_status status = fill_from_state(step, &want, true, err);
+    list_clear(&want);
+    return status == DINOV_OK ? load_backbone(step, s->set, s->average, err) : status;
+}
+
+dinov_status dinov_run_load_average(const char *step, const dinov_paramset *set, void *block, dinov_error *err)
+{
+    struct list want;
+    DINOV_TRY(list_new(&want, (size_t)set->count, err));
+    list_block(&want, "average.", set, block, HEADS);
+    dinov_status status = fill_from_state(step, &want, false, err);
+    list_clear(&want);
+    return status == DINOV_OK ? load_backbone(step, set, block, err) : status;
 }
 
 /* ---- Writing ---- */
@@ -341,7 +364,7 @@ static dinov_status write_backbone(const struct save *save, const char *step, di
     dinov_engine *engine = NULL;
     dinov_proof   proof  = {0};
     dinov_golden  cases[DINOV_GOLDEN_CASES];
-    DINOV_TRY(list_backbone(&list, &save->state, err));
+    DINOV_TRY(list_backbone(&list, save->state.set, save->state.average, err));
     dinov_weights    weights    = {.model = save->model, .preprocess = save->preprocess, .tensors = list.tensors, .count = list.count};
     dinov_provenance provenance = {.source_format = "code", .converter = "dinov-train " DINOV_VERSION_STRING, .transforms = ""};
     dinov_write_options options = {.threads = save->threads, .overwrite = 1};

@@ -29,9 +29,11 @@ dinov_status dinov_run_newest(const char *folder, dinov_manifest *out, void **st
 /* "RUN", "RUN@STEP" or a step's own folder: the checkpoint meant, checked. ERR_IO RUN-STEP when there is none. */
 dinov_status dinov_run_find(const char *which, dinov_manifest *out, void **storage, char *path, size_t size, dinov_error *err);
 
-/* Everything a step reads, from the folder of a checkpoint into a state laid out for the same parameters. with_optimizer false:
- * parameters and averages only. ERR_SHAPE STATE-TENSOR when a tensor is missing, left over or of another shape. */
+/* Everything a step reads, from the folder of a checkpoint into a state laid out for the same parameters. ERR_SHAPE STATE-TENSOR when a tensor is missing, left over or of another shape. */
 dinov_status dinov_run_load(const char *step_folder, dinov_train_state *state, dinov_error *err);
+
+/* Only the averages, backbone and heads, into a block under `set`: a teacher. ERR_SHAPE STATE-TENSOR. */
+dinov_status dinov_run_load_average(const char *step_folder, const dinov_paramset *set, void *block, dinov_error *err);
 
 typedef struct dinov_run_saving {
     const dinov_model      *model;

@@ -154,10 +154,48 @@ static dinov_status init_student(dinov_session *s, dinov_error *err)
     return DINOV_OK;
 }
 
+/* What the teacher of a distillation is, from the checkpoint of the run that made it. */
+static dinov_status describe_teacher(dinov_session *s, dinov_teacher *out, char *path, size_t size, dinov_error *err)
+{
+    char              backbone_path[PATH + 32];
+    dinov_manifest    manifest;
+    void             *storage;
+    dinov_config      config;
+    dinov_checkpoint *backbone;
+
+    DINOV_TRY(dinov_run_find(s->options.teacher, &manifest, &storage, path, size, err));
+    dinov_config_default(&config);
+    dinov_status status = dinov_config_read(&config, manifest.config, strlen(manifest.config), path, NULL, NULL, err);
+    dinov_manifest_free(storage);
+    DINOV_TRY(status);
+    snprintf(backbone_path, sizeof backbone_path, "%s/" DINOV_BACKBONE_FILE, path);
+    DINOV_TRY(dinov_checkpoint_open(&backbone, backbone_path, err));
+    out->model = dinov_checkpoint_weights(backbone)->model;
+    snprintf(s->teacher_id, sizeof s->teacher_id, "%s", dinov_checkpoint_content_id(backbone));
+    dinov_checkpoint_close(&backbone);
+    out->separate_head = config.ibot.separate_head;
+    out->head[DINOV_TERM_DINO] = dinov_config_head(&config.dino.head, out->model.dim);
+    out->head[DINOV_TERM_IBOT] = dinov_config_head(config.ibot.separate_head ? &config.ibot.head : &config.dino.head, out->model.dim);
+    return DINOV_OK;
+}
+
 static dinov_status open_trainer(dinov_session *s, const struct start *start, dinov_error *err)
 {
+    char                  path[PATH];
+    dinov_teacher         teacher;
     dinov_trainer_options o = {.config = &s->config, .model = &s->model, .ops = s->ops, .pool = s->pool};
+    if (s->options.teacher) {
+        DINOV_TRY(describe_teacher(s, &teacher, path, sizeof path, err));
+        o.teacher = &teacher;
+    }
+    if (start->found && !start->forked && strcmp(start->manifest.teacher_id, s->teacher_id) != 0)
+        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-CHANGED", "%s: this run has another teacher: %s (%s); --fork starts a new run", s->options.output,
+                          start->manifest.teacher[0] ? start->manifest.teacher : "its own average", start->manifest.teacher_id);
     DINOV_TRY(dinov_trainer_new(&s->trainer, &o, err));
+    if (s->options.teacher) {
+        dinov_train_state *state = dinov_trainer_state(s->trainer);
+        DINOV_TRY(dinov_run_load_average(path, state->teacher_set, state->teacher, err));
+    }
     if (!start->found) return s->options.init ? init_student(s, err) : DINOV_OK;
     dinov_train_state *state = dinov_trainer_state(s->trainer);
     DINOV_TRY(dinov_run_load(start->path, state, err));

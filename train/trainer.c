@@ -62,7 +62,7 @@ static dinov_prototypes_plan prototypes_plan(const dinov_trainer *t, const struc
                                    .logits_budget = t->logits_budget};
 }
 
-static dinov_head_dims head_dims(const dinov_head_config *c, int64_t in)
+dinov_head_dims dinov_config_head(const dinov_head_config *c, int64_t in)
 {
     return (dinov_head_dims){.in = in, .hidden = c->head_hidden_dim, .bottleneck = c->head_bottleneck_dim,
                              .prototypes = c->head_n_prototypes, .layers = c->head_nlayers};
@@ -109,7 +109,7 @@ static dinov_status describe(dinov_trainer *t, const dinov_trainer_options *o, d
     ibot->teacher_rows = ibot->student_rows * t->micros;
     for (int i = 0; i < DINOV_TERMS; i++) {
         bool own               = i == DINOV_TERM_IBOT && c->ibot.separate_head;
-        t->term[i].dims         = head_dims(own ? &c->ibot.head : &c->dino.head, t->student.model.dim);
+        t->term[i].dims         = dinov_config_head(own ? &c->ibot.head : &c->dino.head, t->student.model.dim);
         t->term[i].teacher_dims = o->teacher ? o->teacher->head[i] : t->term[i].dims;
         if (t->term[i].active && t->term[i].teacher_dims.prototypes != t->term[i].dims.prototypes)
             return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-TEACHER", "%s.head_n_prototypes: expected the teacher's %lld, found %lld",

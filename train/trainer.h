@@ -48,6 +48,9 @@ typedef struct dinov_teacher {
     bool            separate_head;
 } dinov_teacher;
 
+/* The dims of a head for tokens of width `in`. */
+dinov_head_dims dinov_config_head(const dinov_head_config *config, int64_t in);
+
 typedef struct dinov_trainer dinov_trainer;
 
 typedef struct dinov_trainer_options {
