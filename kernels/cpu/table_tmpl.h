@@ -13,6 +13,8 @@ static void fill(dinov_ops *ops, const char *name)
     ops->linear                 = linear;
     ops->linear_pack_transposed = linear_pack_transposed;
     ops->linear_backward        = linear_backward;
+    ops->attention_backward         = attention_backward;
+    ops->attention_backward_scratch = attention_backward_scratch;
     ops->layernorm              = layernorm;
     ops->attention              = attention;
     ops->attention_scratch      = attention_scratch;
