@@ -142,14 +142,19 @@ static void pack_rows(float *out, int64_t room, const float *x, int64_t ld, int6
 /* out[panels][columns][NR] = the transpose of `columns` columns of `rows` rows, and zeros up to the end of a panel. */
 static void pack_columns(float *out, const float *x, int64_t ld, int64_t rows, int64_t columns)
 {
-    for (int64_t row = 0; row < rows; row += NR, out += NR * columns)
-        for (int64_t j = 0; j < NR; j += 8) {
+    for (int64_t row = 0; row < rows; row += NR, out += NR * columns) {
+        int64_t      height = rows - row < NR ? rows - row : NR, j = 0;
+        const float *from = x + row * ld;
+        if (height < NR) __builtin_memset(out, 0, (size_t)(NR * columns) * sizeof(float));
+        for (; j + 8 <= height; j += 8) {
             int64_t i = 0;
-            if (row + j + 8 <= rows)
-                for (; i + 8 <= columns; i += 8) transpose8(out + i * NR + j, NR, x + (row + j) * ld + i, ld);
+            for (; i + 8 <= columns; i += 8) transpose8(out + i * NR + j, NR, from + j * ld + i, ld);
             for (; i < columns; i++)
-                for (int64_t l = j; l < j + 8; l++) out[i * NR + l] = row + l < rows ? x[(row + l) * ld + i] : 0;
+                for (int64_t l = j; l < j + 8; l++) out[i * NR + l] = from[l * ld + i];
         }
+        for (; j < height; j++)
+            for (int64_t i = 0; i < columns; i++) out[i * NR + j] = from[j * ld + i];
+    }
 }
 
 static size_t linear_size(int64_t n, int64_t k) { return (size_t)(panels(n) * NR * k); }
