@@ -28,6 +28,7 @@ struct names {
 
 struct dinov_inputs {
     struct names names;
+    bool         shards; /* of folders, tar shards are taken too */
 };
 
 /* A folder met during a walk and the chain of those above it, to recognise a loop of links. */
@@ -91,10 +92,12 @@ void dinov_inputs_free(dinov_inputs **inputs)
     *inputs = NULL;
 }
 
+void dinov_inputs_take_shards(dinov_inputs *inputs) { inputs->shards = true; }
+
 int64_t     dinov_inputs_count(const dinov_inputs *inputs) { return inputs->names.count; }
 const char *dinov_inputs_path(const dinov_inputs *inputs, int64_t index) { return name_at(&inputs->names, index); }
 
-static bool picture_by_name(const char *path)
+int dinov_image_named_picture(const char *path)
 {
     static const char *const endings[] = {"jpg", "jpeg", "jpe", "jfif", "png",  "webp", "gif", "bmp", "tif", "tiff", "ppm",
                                           "pgm", "pbm",  "pnm", "heic", "heif", "avif", "jxl", "jp2", "j2k", "psd",  "exr"};
@@ -102,6 +105,17 @@ static bool picture_by_name(const char *path)
     if (!dot || strchr(dot, '/')) return false;
     for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++)
         if (strcasecmp(dot + 1, endings[i]) == 0) return true;
+    return false;
+}
+
+int dinov_image_named_shard(const char *path)
+{
+    static const char *const endings[] = {".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst"};
+    size_t                   size      = strlen(path);
+    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
+        size_t length = strlen(endings[i]);
+        if (size > length && path[size - length - 1] != '/' && strcasecmp(path + size - length, endings[i]) == 0) return true;
+    }
     return false;
 }
 
@@ -127,6 +141,7 @@ struct walk {
     struct folder *folders; /* [pending.count] */
     int64_t        room;
     struct names   found;
+    bool           shards;
 };
 
 /* Remembers a folder to walk, unless it is one of those above it. */
@@ -168,7 +183,7 @@ static dinov_status walk_folder(struct walk *w, int64_t index, dinov_error *err)
         if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
         if (fstatat(dirfd(dir), e->d_name, &st, 0) != 0) {
             /* A link to nothing, or gone meanwhile: an input that will be listed as unreadable, if its name says picture. */
-            if (picture_by_name(e->d_name)) DINOV_TRY_GOTO(names_add(&w->found, folder, e->d_name, err));
+            if (dinov_image_named_picture(e->d_name)) DINOV_TRY_GOTO(names_add(&w->found, folder, e->d_name, err));
             continue;
         }
         if (S_ISDIR(st.st_mode)) {
@@ -176,7 +191,8 @@ static dinov_status walk_folder(struct walk *w, int64_t index, dinov_error *err)
         } else if (S_ISREG(st.st_mode)) {
             DINOV_TRY_GOTO(names_add(&w->found, folder, e->d_name, err));
             const char *path = name_at(&w->found, w->found.count - 1);
-            if (!picture_by_name(path) && !picture_by_content(path)) w->found.size = w->found.offset[--w->found.count];
+            if (!dinov_image_named_picture(path) && !(w->shards && dinov_image_named_shard(path)) && !picture_by_content(path))
+                w->found.size = w->found.offset[--w->found.count];
         }
     }
 fail:
@@ -203,7 +219,7 @@ static dinov_status add_sorted(struct names *to, const struct names *found, dino
 dinov_status dinov_inputs_add(dinov_inputs *inputs, const char *path, dinov_error *err)
 {
     struct stat  st;
-    struct walk  w      = {0};
+    struct walk  w      = {.shards = inputs->shards};
     dinov_status status = DINOV_OK;
 
     if (stat(path, &st) != 0) return fail_path(err, errno, path, "open this input");

@@ -22,6 +22,11 @@ const char *dinov_image_format(const void *bytes, size_t size);
 /* Whether the first bytes alone make it a picture, of any format. */
 int dinov_image_is_picture(const void *bytes, size_t size);
 
+/* Whether the ending of a name says picture, of any format. */
+int dinov_image_named_picture(const char *path);
+/* Whether it says tar shard, packed or not. */
+int dinov_image_named_shard(const char *path);
+
 /* ERR_LIMIT (IMG-LARGE) for a picture past the limits above, ERR_CORRUPT for one without pixels. */
 dinov_status dinov_image_check_size(uint64_t width, uint64_t height, const char *name, dinov_error *err);
 

@@ -150,7 +150,7 @@ class Codes(unittest.TestCase):
         self.assertGreater(len(found), 25)
         self.assertEqual([c for c in sorted(found) if f"| {c} |" not in table], [])
         tests = ""
-        for name in ("cli/infer.py", "unit/image.c", "unit/npy.c", "image/tables.py"):
+        for name in ("cli/infer.py", "unit/image.c", "unit/source.c", "unit/npy.c", "image/tables.py"):
             with open(os.path.join(root, "tests", name), encoding="utf-8") as f:
                 tests += f.read()
         self.assertEqual([c for c in sorted(found) if c not in tests], [], "codes that no test reaches")
