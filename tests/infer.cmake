@@ -1,5 +1,6 @@
 # kernels/, model/, infer/ and dinov-infer: each kernel, the engine, agreement with the official code, the program.
 dinov_test_program(kernels_check kernels/check.c dinov_kernels)
+target_sources(kernels_check PRIVATE kernels/bench.c kernels/pairs.c kernels/training.c)
 add_test(NAME kernels_check COMMAND kernels_check)
 set_tests_properties(kernels_check PROPERTIES LABELS "quick;threads")
 dinov_test_program(kernels_gradients kernels/gradients.c dinov_kernels)

@@ -16,7 +16,6 @@
 
 enum { GLOBAL = 0, LOCAL = 1 }; /* groups of crops */
 
-/* Bytes of prototype logits kept at a time, teacher and student together. */
 static const size_t LOGITS_BUDGET = (size_t)256 << 20;
 
 /* One of the two cross-entropies: rows of tokens, their head, its prototypes. */
@@ -51,6 +50,7 @@ struct dinov_trainer {
     const dinov_ops  *ops;
     dinov_pool       *pool;
     const dinov_comm *comm;
+    size_t            logits_budget;
     bool              distilling;
     struct network    student, teacher; /* the teacher's set is empty in pretraining: it is the student's */
     int64_t           B, micros;        /* images of a micro-batch, micro-batches of a step */
@@ -123,7 +123,7 @@ static dinov_prototypes_plan prototypes_plan(const dinov_trainer *t, const struc
                                    .teacher_rows = term->teacher_rows,
                                    .student_rows = term->student_rows,
                                    .centering    = t->config.train.centering,
-                                   .logits_budget = LOGITS_BUDGET};
+                                   .logits_budget = t->logits_budget};
 }
 
 static dinov_head_dims head_dims(const dinov_head_config *c, int64_t in)
@@ -152,6 +152,7 @@ static dinov_status describe(dinov_trainer *t, const dinov_trainer_options *o, d
     t->pool       = o->pool;
     t->comm       = o->comm ? o->comm : &dinov_comm_self;
     t->distilling = o->teacher != NULL;
+    t->logits_budget = o->logits_budget ? o->logits_budget : LOGITS_BUDGET;
     t->student.model = *o->model;
     t->teacher.model = o->teacher ? o->teacher->model : t->student.model;
     t->B             = c->train.batch_size_per_gpu;

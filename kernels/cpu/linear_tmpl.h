@@ -129,6 +129,36 @@ static void linear_pack_bias(void *packed, const void *bias, int64_t n, dinov_ac
     }
 }
 
+struct transpose_job {
+    float       *packed;
+    const float *weight, *scale;
+    int64_t      n, k;
+};
+
+/* A panel of NR columns of the weight, which are contiguous in each of its rows. */
+static void pack_transposed_panel(void *arg, int64_t panel, int worker)
+{
+    const struct transpose_job *job     = arg;
+    float                      *out     = job->packed + panel * NR * job->n;
+    int64_t                     columns = job->k - panel * NR < NR ? job->k - panel * NR : NR;
+
+    (void)worker;
+    for (int64_t p = 0; p < job->n; p++, out += NR) {
+        const float *from  = job->weight + p * job->k + panel * NR;
+        float        scale = job->scale ? job->scale[p] : 1;
+        if (columns == NR)
+            for (int j = 0; j < NR; j += VL) v_store(out + j, v_mul(v_set1(scale), v_load(from + j)));
+        else
+            for (int j = 0; j < NR; j++) out[j] = j < columns ? scale * from[j] : 0;
+    }
+}
+
+static void linear_pack_transposed(dinov_stream *s, void *packed, const void *weight, int64_t n, int64_t k, const void *scale)
+{
+    struct transpose_job job = {packed, weight, scale, n, k};
+    dinov_pool_run(s->pool, panels(k), pack_transposed_panel, &job);
+}
+
 struct linear_job {
     dinov_mat          *y;
     const dinov_mat    *x, *residual;

@@ -38,9 +38,9 @@ static void activation_backward_row(void *arg, int64_t row, int worker)
             y[j]         = v * below;
             dx[j]        = g * (below + v * density);
         } else {
-            real other = x[j + n], gate = sigmoid(v);
+            real other = x[j + n], gate = sigmoid(v), rest = sigmoid(-v);
             y[j]      = v * gate * other;
-            dx[j]     = g * other * gate * (1 + v * (1 - gate));
+            dx[j]     = g * other * gate * (1 + v * rest);
             dx[j + n] = g * v * gate;
         }
     }

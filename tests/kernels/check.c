@@ -1,104 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Every entry of every float table this CPU runs, against the reference in double: odd shapes, row
- * strides with guard values, one and three threads, whole and partial batches. `--bench` times the
- * products instead.
+ * strides with guard values, one and three threads, whole and partial batches. training.c has the entries
+ * of training. `--bench` times the costly ones instead, against what the machine can do at most.
  */
-#include "base/alloc.h"
-#include "kernels/ops.h"
-
-#include <math.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <string.h>
-#include <time.h>
-
-static int        failures, checks;
-static uint64_t   state = 88172645463325252u;
-static const char *table;
-
-static void report(int ok, const char *format, ...) DINOV_PRINTF(2, 3);
-static void report(int ok, const char *format, ...)
-{
-    checks++;
-    if (ok) return;
-    failures++;
-    va_list args;
-    va_start(args, format);
-    printf("FAILED %s: ", table);
-    vprintf(format, args);
-    printf("\n");
-    va_end(args);
-}
-
-static float uniform(void)
-{
-    state ^= state << 13, state ^= state >> 7, state ^= state << 17;
-    return (float)(state >> 40) * 0x1p-23f - 1.0f;
-}
-
-static void *must(void *p)
-{
-    DINOV_ASSERT(p);
-    return p;
-}
-
-/* The same numbers in float and in double, and a place for each result. GUARD stands wherever no op may write. */
-#define GUARD 12345.678f
-
-struct pair {
-    dinov_mat f, d;
-};
-
-static struct pair pair_new(int64_t rows, int64_t cols, int random)
-{
-    int64_t     ld = cols + 5, count = (rows + 1) * ld;
-    struct pair p  = {{must(dinov_alloc_aligned((size_t)count, sizeof(float))), rows, cols, ld},
-                      {must(dinov_alloc_aligned((size_t)count, sizeof(double))), rows, cols, ld}};
-    for (int64_t i = 0; i < count; i++) {
-        int   inside = i / ld < rows && i % ld < cols;
-        float value  = inside && random ? uniform() : GUARD;
-        ((float *)p.f.data)[i] = value, ((double *)p.d.data)[i] = (double)value;
-    }
-    return p;
-}
-
-static void pair_free(struct pair *p)
-{
-    dinov_free(p->f.data);
-    dinov_free(p->d.data);
-}
-
-static float *vector(int64_t n, double **wide)
-{
-    float *v = must(dinov_alloc_aligned((size_t)n, sizeof *v));
-    *wide    = must(dinov_alloc_aligned((size_t)n, sizeof **wide));
-    for (int64_t i = 0; i < n; i++) v[i] = uniform(), (*wide)[i] = (double)v[i];
-    return v;
-}
-
-/* ||f - d|| / ||d||, infinite when a guard was overwritten or a result is missing. */
-static double difference(const struct pair *p)
-{
-    double error = 0, norm = 0;
-    for (int64_t i = 0; i < (p->f.rows + 1) * p->f.ld; i++) {
-        double f = (double)((const float *)p->f.data)[i], d = ((const double *)p->d.data)[i];
-        if (i / p->f.ld >= p->f.rows || i % p->f.ld >= p->f.cols) {
-            if (((const float *)p->f.data)[i] != GUARD) return (double)INFINITY;
-        } else {
-            error += (f - d) * (f - d), norm += d * d;
-        }
-    }
-    return sqrt(error / norm);
-}
-
-static int same_bits(const dinov_mat *a, const dinov_mat *b)
-{
-    for (int64_t r = 0; r < a->rows; r++)
-        if (memcmp((const float *)a->data + r * a->ld, (const float *)b->data + r * b->ld, (size_t)a->cols * sizeof(float)))
-            return 0;
-    return 1;
-}
+#include "tests/kernels/pairs.h"
 
 static dinov_linear prepare(const dinov_ops *ops, int64_t n, int64_t k, dinov_activation act, const void *weight, const void *bias)
 {
@@ -286,45 +192,57 @@ static void check_table(const dinov_ops *ops, dinov_pool *pool)
 
 /* ---- --bench ---- */
 
-static double now(void)
+struct linear_call {
+    const dinov_ops *ops;
+    dinov_stream     s;
+    dinov_mat        y, x;
+    dinov_linear     l;
+};
+
+static void run_linear(void *arg)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    struct linear_call *call = arg;
+    call->ops->linear(&call->s, &call->y, &call->x, &call->l, NULL, NULL);
 }
 
 static void bench_linear(const dinov_ops *ops, dinov_pool *pool, const char *what, int64_t m, int64_t n, int64_t k, dinov_activation act)
 {
-    double      *wd, *bd, best = 1e9;
-    float       *w = vector(n * k, &wd), *b = vector(n, &bd);
-    struct pair  x = pair_new(m, k, 1), y = pair_new(m, act == DINOV_ACT_SWIGLU ? n / 2 : n, 0);
-    dinov_linear l = prepare(ops, n, k, act, w, b);
-    dinov_stream s = {pool, NULL};
-    for (int i = 0; i < 20; i++) {
-        double start = now();
-        ops->linear(&s, &y.f, &x.f, &l, NULL, NULL);
-        best = fmin(best, now() - start);
-    }
-    printf("%-7s %-10s M=%-5lld N=%-5lld K=%-5lld %8.1f GFLOP/s\n", ops->name, what, (long long)m, (long long)n, (long long)k,
-           2e-9 * (double)(m * n * k) / best);
-    linear_free(&l), pair_free(&x), pair_free(&y);
+    char               name[80];
+    double            *wd, *bd;
+    float             *w = vector(n * k, &wd), *b = vector(n, &bd);
+    struct pair        x = pair_new(m, k, 1), y = pair_new(m, act == DINOV_ACT_SWIGLU ? n / 2 : n, 0);
+    struct linear_call call = {ops, {pool, NULL}, y.f, x.f, prepare(ops, n, k, act, w, b)};
+
+    snprintf(name, sizeof name, "linear %s M=%lld N=%lld K=%lld", what, (long long)m, (long long)n, (long long)k);
+    bench(pool, name, 2.0 * (double)(m * n * k), 0, run_linear, &call);
+    linear_free(&call.l), pair_free(&x), pair_free(&y);
     dinov_free(w), dinov_free(wd), dinov_free(b), dinov_free(bd);
+}
+
+struct attention_call {
+    const dinov_ops *ops;
+    dinov_stream     s;
+    dinov_mat        out, qkv;
+    int64_t          heads;
+};
+
+static void run_attention(void *arg)
+{
+    struct attention_call *call = arg;
+    call->ops->attention(&call->s, &call->out, &call->qkv, 1, call->heads);
 }
 
 static void bench_attention(const dinov_ops *ops, dinov_pool *pool, int64_t tokens, int64_t heads)
 {
-    int64_t      C   = heads * 64;
-    double       best = 1e9;
-    struct pair  qkv = pair_new(tokens, 3 * C, 1), out = pair_new(tokens, C, 0);
-    dinov_stream s   = {pool, must(dinov_alloc_aligned(ops->attention_scratch(1, tokens, heads, 64, dinov_pool_threads(pool)), 1))};
-    for (int i = 0; i < 20; i++) {
-        double start = now();
-        ops->attention(&s, &out.f, &qkv.f, 1, heads);
-        best = fmin(best, now() - start);
-    }
-    printf("%-7s attention  T=%-5lld H=%-5lld D=64    %8.1f GFLOP/s\n", ops->name, (long long)tokens, (long long)heads,
-           4e-9 * (double)(tokens * tokens * C) / best);
-    dinov_free(s.scratch), pair_free(&qkv), pair_free(&out);
+    char                  name[80];
+    int64_t               C   = heads * 64;
+    struct pair           qkv = pair_new(tokens, 3 * C, 1), out = pair_new(tokens, C, 0);
+    size_t                size = ops->attention_scratch(1, tokens, heads, 64, dinov_pool_threads(pool));
+    struct attention_call call = {ops, {pool, must(dinov_alloc_aligned(size, 1))}, out.f, qkv.f, heads};
+
+    snprintf(name, sizeof name, "attention T=%lld H=%lld D=64", (long long)tokens, (long long)heads);
+    bench(pool, name, 4.0 * (double)(tokens * tokens * C), 0, run_attention, &call);
+    dinov_free(call.s.scratch), pair_free(&qkv), pair_free(&out);
 }
 
 static void bench_table(const dinov_ops *ops, dinov_pool *pool)
@@ -337,22 +255,24 @@ static void bench_table(const dinov_ops *ops, dinov_pool *pool)
     bench_linear(ops, pool, "g w12", 257, 8192, 1536, DINOV_ACT_SWIGLU);
     bench_attention(ops, pool, 257, 6);
     bench_attention(ops, pool, 1370, 6);
+    bench_training(ops, pool);
 }
 
 int main(int argc, char **argv)
 {
-    int         bench = argc > 1 && strcmp(argv[1], "--bench") == 0;
+    int         timing = argc > 1 && strcmp(argv[1], "--bench") == 0;
     dinov_pool *pool;
     dinov_error err;
-    DINOV_ASSERT(dinov_pool_new(&pool, bench ? 0 : 3, &err) == DINOV_OK);
+    DINOV_ASSERT(dinov_pool_new(&pool, timing ? 0 : 3, &err) == DINOV_OK);
     for (const char *const *name = dinov_ops_cpu_names(); *name; name++) {
         const dinov_ops *ops;
         table = *name;
         DINOV_ASSERT(dinov_ops_cpu(&ops, *name, &err) == DINOV_OK);
-        if (!bench) check_table(ops, pool);
+        if (!timing)
+            check_table(ops, pool), check_training(ops, pool);
         else if (strcmp(*name, "ref") != 0) bench_table(ops, pool);
     }
     dinov_pool_free(&pool);
-    if (!bench) printf("%d checks, %d failed\n", checks, failures);
+    if (!timing) printf("%d checks, %d failed\n", checks, failures);
     return failures != 0;
 }
