@@ -62,7 +62,7 @@ static json_t *json_shape(const dinov_tensor *t)
 /* ---- show ---- */
 
 struct view {
-    dinov_source            source;
+    dinov_reader            source;
     const dinov_provenance *provenance; /* NULL unless ours */
     const dinov_proof      *proof;
     dinov_model             model;
@@ -75,9 +75,9 @@ static dinov_status open_view(struct view *v, const char *path, dinov_error *err
 {
     const dinov_recognise_options how = {.heads = heads};
     *v                                = (struct view){0};
-    dinov_status status               = dinov_source_open(&v->source, path, (int)threads, err);
+    dinov_status status               = dinov_reader_open(&v->source, path, (int)threads, err);
     if (status != DINOV_OK) {
-        dinov_source_close(&v->source);
+        dinov_reader_close(&v->source);
         return status;
     }
     const dinov_checkpoint *ckpt = v->source.checkpoint;
@@ -221,7 +221,7 @@ static int run_show(const dinov_tool *tool, int argc, char **argv)
         print_view(&v);
         code = dinov_tool_flush(tool);
     }
-    dinov_source_close(&v.source);
+    dinov_reader_close(&v.source);
     return code;
 }
 
@@ -248,7 +248,7 @@ static void explain_line(const char *from, const char *to, const dinov_tensor *t
 }
 
 /* Source names with their place in the model, then what the model has and the source lacks. */
-static dinov_status explain_against(const dinov_source *s, const dinov_model *m, size_t leftovers[2], dinov_error *err)
+static dinov_status explain_against(const dinov_reader *s, const dinov_model *m, size_t leftovers[2], dinov_error *err)
 {
     size_t                     wanted = dinov_param_count(m), known = 0;
     bool                      *used   = dinov_calloc(s->count, sizeof *used);
@@ -285,12 +285,12 @@ static int run_explain(const dinov_tool *tool, int argc, char **argv)
 {
     const dinov_recognise_options how = {.heads = heads};
     size_t                        leftovers[2];
-    dinov_source                  s;
+    dinov_reader                  s;
     dinov_model                   model;
     dinov_error                   err;
 
     if (argc != 1) return dinov_tool_usage(tool, "expected one file, found %d", argc);
-    dinov_status status = dinov_source_open(&s, argv[0], (int)threads, &err);
+    dinov_status status = dinov_reader_open(&s, argv[0], (int)threads, &err);
     if (status == DINOV_OK) {
         if (s.checkpoint)
             model = dinov_checkpoint_weights(s.checkpoint)->model;
@@ -307,7 +307,7 @@ static int run_explain(const dinov_tool *tool, int argc, char **argv)
     }
     int code = dinov_tool_flush(tool);
     if (status != DINOV_OK) code = dinov_tool_fail(tool, &err);
-    dinov_source_close(&s);
+    dinov_reader_close(&s);
     return code;
 }
 
@@ -352,7 +352,7 @@ static dinov_status verify_ours(const dinov_checkpoint *ckpt, const char *where,
     return status;
 }
 
-static dinov_status verify_source(const dinov_source *s, dinov_error *err)
+static dinov_status verify_source(const dinov_reader *s, dinov_error *err)
 {
     if (s->checkpoint) return verify_ours(s->checkpoint, s->where, err);
     if (s->rewritten)
@@ -369,14 +369,14 @@ static dinov_status verify_source(const dinov_source *s, dinov_error *err)
 
 static int run_verify(const dinov_tool *tool, int argc, char **argv)
 {
-    dinov_source s;
+    dinov_reader s;
     dinov_error  err;
     if (argc != 1) return dinov_tool_usage(tool, "expected one file, found %d", argc);
-    dinov_status status = dinov_source_open(&s, argv[0], (int)threads, &err);
+    dinov_status status = dinov_reader_open(&s, argv[0], (int)threads, &err);
     if (status == DINOV_OK) status = verify_source(&s, &err);
     int code = dinov_tool_flush(tool);
     if (status != DINOV_OK) code = dinov_tool_fail(tool, &err);
-    dinov_source_close(&s);
+    dinov_reader_close(&s);
     return code;
 }
 
@@ -438,7 +438,7 @@ static void report_pair(const char *name, const dinov_tensor *a, const dinov_ten
     }
 }
 
-static dinov_status diff_sources(const dinov_source *a, const dinov_source *b, double tolerance, struct tally *tally, json_t *list,
+static dinov_status diff_sources(const dinov_reader *a, const dinov_reader *b, double tolerance, struct tally *tally, json_t *list,
                                  dinov_error *err)
 {
     const dinov_named_tensor **sorted_a = dinov_tensors_sort(a->tensors, a->count),
@@ -472,7 +472,7 @@ static dinov_status diff_sources(const dinov_source *a, const dinov_source *b, d
 
 static int run_diff(const dinov_tool *tool, int argc, char **argv)
 {
-    dinov_source a = {0}, b = {0};
+    dinov_reader a = {0}, b = {0};
     struct tally tally     = {0};
     double       tolerance = 0;
     dinov_error  err;
@@ -485,8 +485,8 @@ static int run_diff(const dinov_tool *tool, int argc, char **argv)
             return dinov_tool_usage(tool, "--tol: expected a number of at least 0, found \"%s\"", tolerance_text);
     }
     json_t      *list   = json ? json_array() : NULL;
-    dinov_status status = dinov_source_open(&a, argv[0], (int)threads, &err);
-    if (status == DINOV_OK) status = dinov_source_open(&b, argv[1], (int)threads, &err);
+    dinov_status status = dinov_reader_open(&a, argv[0], (int)threads, &err);
+    if (status == DINOV_OK) status = dinov_reader_open(&b, argv[1], (int)threads, &err);
     if (status == DINOV_OK) status = diff_sources(&a, &b, tolerance, &tally, list, &err);
     int code = DINOV_EXIT_OK;
     if (status == DINOV_OK) {
@@ -508,8 +508,8 @@ static int run_diff(const dinov_tool *tool, int argc, char **argv)
         code = dinov_tool_fail(tool, &err);
     }
     json_decref(list);
-    dinov_source_close(&a);
-    dinov_source_close(&b);
+    dinov_reader_close(&a);
+    dinov_reader_close(&b);
     return code;
 }
 

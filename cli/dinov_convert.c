@@ -47,8 +47,8 @@ static bool same_file(const char *a, const char *b)
 /* What was written says bit for bit what was read. */
 static dinov_status check_written(const dinov_weights *weights, dinov_error *err)
 {
-    dinov_source back;
-    dinov_status status = dinov_source_open(&back, output, (int)threads, err);
+    dinov_reader back;
+    dinov_status status = dinov_reader_open(&back, output, (int)threads, err);
     if (status == DINOV_OK && back.checkpoint) status = dinov_checkpoint_verify(back.checkpoint, (int)threads, err);
     const dinov_weights found = {.tensors = back.tensors, .count = back.count};
     if (status == DINOV_OK && back.count != weights->count)
@@ -61,7 +61,7 @@ static dinov_status check_written(const dinov_weights *weights, dinov_error *err
                                 "%s: tensor %s: expected the source's bits after writing, found others; the disk or memory fails",
                                 back.where, weights->tensors[i].name);
     }
-    dinov_source_close(&back);
+    dinov_reader_close(&back);
     return status;
 }
 
@@ -145,7 +145,7 @@ static int run(const dinov_tool *tool, int argc, char **argv)
         }
     }
     if (dinov_import_open(&in, argv[0], &how, &err) != DINOV_OK) return dinov_tool_fail(tool, &err);
-    const dinov_source *source = dinov_import_source(in);
+    const dinov_reader *source = dinov_import_source(in);
     if (!quiet && source->pth.copied)
         dinov_tool_note(tool, "%s: %zu tensors were strided or transposed and are written in row-major order", source->where,
                         source->pth.copied);

@@ -9,7 +9,7 @@
 #include <string.h>
 
 struct dinov_import {
-    dinov_source       source;
+    dinov_reader       source;
     dinov_weights      weights;
     dinov_provenance   provenance;
     const dinov_proof *proof;
@@ -57,7 +57,7 @@ static dinov_status take_checkpoint(dinov_import *in, const dinov_import_options
 
 static dinov_status take_foreign(dinov_import *in, const dinov_import_options *o, dinov_error *err)
 {
-    const dinov_source *s = &in->source;
+    const dinov_reader *s = &in->source;
     if (s->rewritten && !o->recognise.interp)
         return dinov_fail(
             err, DINOV_ERR_FORMAT, "SRC-REWRITTEN",
@@ -93,7 +93,7 @@ dinov_status dinov_import_open(dinov_import **out, const char *path, const dinov
     *out             = NULL;
     dinov_import *in = dinov_calloc(1, sizeof *in);
     if (!in) return dinov_fail_nomem(err, path, "the import");
-    DINOV_TRY_GOTO(dinov_source_open(&in->source, path, o->threads, err));
+    DINOV_TRY_GOTO(dinov_reader_open(&in->source, path, o->threads, err));
     DINOV_TRY_GOTO(in->source.checkpoint ? take_checkpoint(in, o, err) : take_foreign(in, o, err));
     if (in->transforms) in->provenance.transforms = in->transforms;
     if (o->licence) in->provenance.licence = o->licence;
@@ -108,7 +108,7 @@ fail:
 void dinov_import_close(dinov_import **import)
 {
     if (!import || !*import) return;
-    dinov_source_close(&(*import)->source);
+    dinov_reader_close(&(*import)->source);
     dinov_free((*import)->transforms);
     dinov_free(*import);
     *import = NULL;
@@ -116,5 +116,5 @@ void dinov_import_close(dinov_import **import)
 
 const dinov_weights    *dinov_import_weights(const dinov_import *import) { return &import->weights; }
 const dinov_provenance *dinov_import_provenance(const dinov_import *import) { return &import->provenance; }
-const dinov_source     *dinov_import_source(const dinov_import *import) { return &import->source; }
+const dinov_reader     *dinov_import_source(const dinov_import *import) { return &import->source; }
 const dinov_proof      *dinov_import_proof(const dinov_import *import) { return import->proof; }

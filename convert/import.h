@@ -28,7 +28,7 @@ void dinov_import_close(dinov_import **import);
 /* All valid until close. */
 const dinov_weights    *dinov_import_weights(const dinov_import *import);
 const dinov_provenance *dinov_import_provenance(const dinov_import *import);
-const dinov_source     *dinov_import_source(const dinov_import *import);
+const dinov_reader     *dinov_import_source(const dinov_import *import);
 /* The golden vectors our own file carries, while its model is taken as it says; NULL otherwise. */
 const dinov_proof *dinov_import_proof(const dinov_import *import);
 

@@ -55,7 +55,7 @@ dinov_status dinov_layout_detect(dinov_layout *out, bool *rewritten, const void 
     return refuse_foreign(data, size, where, err);
 }
 
-static dinov_status read_tensors(dinov_source *s, const void *data, size_t size, int threads, dinov_error *err)
+static dinov_status read_tensors(dinov_reader *s, const void *data, size_t size, int threads, dinov_error *err)
 {
     DINOV_TRY(dinov_layout_detect(&s->layout, &s->rewritten, data, size, s->where, err));
     switch (s->layout) {
@@ -78,34 +78,34 @@ static dinov_status read_tensors(dinov_source *s, const void *data, size_t size,
     return DINOV_OK;
 }
 
-static dinov_status name_source(dinov_source *out, const char *path, dinov_error *err)
+static dinov_status name_source(dinov_reader *out, const char *path, dinov_error *err)
 {
     char text[DINOV_ESCAPED];
-    *out       = (dinov_source){0};
+    *out       = (dinov_reader){0};
     out->where = dinov_strdup(dinov_escape(text, sizeof text, path, strlen(path)));
     return out->where ? DINOV_OK : dinov_fail_nomem(err, text, "its name");
 }
 
-dinov_status dinov_source_open(dinov_source *out, const char *path, int threads, dinov_error *err)
+dinov_status dinov_reader_open(dinov_reader *out, const char *path, int threads, dinov_error *err)
 {
     DINOV_TRY(name_source(out, path, err));
     DINOV_TRY(dinov_map_open(&out->map, path, err));
     return read_tensors(out, out->map.data, out->map.size, threads, err);
 }
 
-dinov_status dinov_source_open_memory(dinov_source *out, const void *data, size_t size, const char *name, int threads,
+dinov_status dinov_reader_open_memory(dinov_reader *out, const void *data, size_t size, const char *name, int threads,
                                       dinov_error *err)
 {
     DINOV_TRY(name_source(out, name, err));
     return read_tensors(out, data, size, threads, err);
 }
 
-void dinov_source_close(dinov_source *source)
+void dinov_reader_close(dinov_reader *source)
 {
     dinov_checkpoint_close(&source->checkpoint);
     dinov_tensors_clear(&source->plain);
     dinov_pth_close(&source->pth);
     if (source->map.data) dinov_map_close(&source->map);
     dinov_free(source->where);
-    *source = (dinov_source){0};
+    *source = (dinov_reader){0};
 }

@@ -26,7 +26,7 @@ const char *dinov_layout_name(dinov_layout layout);
 dinov_status dinov_layout_detect(dinov_layout *out, bool *rewritten, const void *data, size_t size, const char *where,
                                  dinov_error *err);
 
-typedef struct dinov_source {
+typedef struct dinov_reader {
     char                     *where; /* the path, escaped */
     dinov_map                 map;
     dinov_layout              layout;
@@ -36,16 +36,16 @@ typedef struct dinov_source {
     dinov_pth                 pth;
     dinov_tensors             plain;
     dinov_checkpoint         *checkpoint; /* NULL unless ours */
-} dinov_source;
+} dinov_reader;
 
 /* Maps and reads `path`. `threads` (0: all cores) check what the layout protects with CRCs. */
-dinov_status dinov_source_open(dinov_source *out, const char *path, int threads, dinov_error *err);
+dinov_status dinov_reader_open(dinov_reader *out, const char *path, int threads, dinov_error *err);
 
 /* The same for bytes in memory, which stay alive until close. */
-dinov_status dinov_source_open_memory(dinov_source *out, const void *data, size_t size, const char *name, int threads,
+dinov_status dinov_reader_open_memory(dinov_reader *out, const void *data, size_t size, const char *name, int threads,
                                       dinov_error *err);
 
 /* Also clears what a failed open left. */
-void dinov_source_close(dinov_source *source);
+void dinov_reader_close(dinov_reader *source);
 
 #endif

@@ -24,9 +24,9 @@ static void blank_crcs(uint8_t *p, size_t size)
 
 static void read_one(const uint8_t *data, size_t size)
 {
-    dinov_source source;
+    dinov_reader source;
     dinov_error  err = {0};
-    if (dinov_source_open_memory(&source, data, size, "fuzz", 1, &err) == DINOV_OK) {
+    if (dinov_reader_open_memory(&source, data, size, "fuzz", 1, &err) == DINOV_OK) {
         dinov_model model;
         for (size_t i = 0; i < source.count; i++) {
             uint64_t bytes;
@@ -41,7 +41,7 @@ static void read_one(const uint8_t *data, size_t size)
     } else {
         DINOV_ASSERT(err.code[0] && err.msg[0]);
     }
-    dinov_source_close(&source);
+    dinov_reader_close(&source);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
