@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the files of image/ share: the two decoders behind dinov_image_decode, the EXIF parser, the
- * resizer, and the limits every picture is held to.
+ * What the files of image/ share: the two decoders behind dinov_image_decode, the EXIF parser, and the
+ * limits every picture is held to.
  */
 #ifndef DINOV_IMAGE_INTERNAL_H
 #define DINOV_IMAGE_INTERNAL_H
 
 #include "base/fail.h"
 #include "dinov/image.h"
+#include "image/resize.h"
 
 enum { DINOV_IMAGE_MAX_SIDE = 65535, DINOV_IMAGE_MAX_PIXELS = 178956970, DINOV_IMAGE_MAX_SCANS = 100 };
 
@@ -32,15 +33,5 @@ dinov_status dinov_image_check_size(uint64_t width, uint64_t height, const char 
 
 /* The orientation 1..8 in a TIFF-structured EXIF block; 1 when there is none or it makes no sense. */
 int dinov_exif_orientation(const void *tiff, size_t size);
-
-/* Part of the output grid of a resize. */
-typedef struct dinov_window {
-    int64_t x, y, width, height;
-} dinov_window;
-
-/* PIL's resize of an 8-bit RGB picture with the antialiased bicubic filter, bit for bit. Of the
- * out_width x out_height result only `window` is computed: out is [window.height, window.width, 3]. */
-dinov_status dinov_resize_bicubic(uint8_t *out, dinov_window window, int64_t out_width, int64_t out_height, const uint8_t *in,
-                                  int64_t in_width, int64_t in_height, dinov_error *err);
 
 #endif

@@ -131,14 +131,18 @@ static dinov_window resized_window(const dinov_preset *preset, const dinov_image
     return (dinov_window){half_to_even(*resized_w - w), half_to_even(*resized_h - h), w, h};
 }
 
-/* ToTensor and Normalize in float32, in torchvision's order; a byte has only 256 answers. */
+void dinov_normalise_table(float out[3][256], const float mean[3], const float std[3])
+{
+    for (int c = 0; c < 3; c++)
+        for (int v = 0; v < 256; v++) out[c][v] = ((float)v / 255.0f - mean[c]) / std[c];
+}
+
 static void normalise(float *out, const uint8_t *rgb, int64_t pixels, const dinov_preprocess *preprocess)
 {
-    for (int c = 0; c < 3; c++) {
-        float value[256];
-        for (int v = 0; v < 256; v++) value[v] = ((float)v / 255.0f - preprocess->mean[c]) / preprocess->std[c];
-        for (int64_t i = 0; i < pixels; i++) out[c * pixels + i] = value[rgb[3 * i + c]];
-    }
+    float value[3][256];
+    dinov_normalise_table(value, preprocess->mean, preprocess->std);
+    for (int c = 0; c < 3; c++)
+        for (int64_t i = 0; i < pixels; i++) out[c * pixels + i] = value[c][rgb[3 * i + c]];
 }
 
 dinov_status dinov_preset_apply(const dinov_preset *preset, int64_t patch, const dinov_preprocess *preprocess, dinov_image *image,

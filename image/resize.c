@@ -7,7 +7,7 @@
  * Both passes are one loop: a weighted sum of equally long byte strips. Along columns the strips are
  * pieces of picture rows. Along rows they are made by turning ROWS rows on their side.
  */
-#include "image/internal.h"
+#include "image/resize.h"
 
 #include "base/alloc.h"
 

@@ -99,6 +99,7 @@ struct dinov_pass {
 
     struct group           group[DINOV_MAX_GROUPS];
     const dinov_drop_plan *drop;
+    const uint8_t         *needed;
     int64_t                up; /* width of the first FFN product: F, or 2F with SwiGLU */
     dinov_activation       act;
 
@@ -128,6 +129,8 @@ static void lay_out(dinov_pass *p, int threads)
 
     for (int g = 0; g < p->plan.groups; g++) {
         int64_t N = p->plan.group[g].h * p->plan.group[g].w, T = 1 + m->registers + N, images = p->plan.group[g].images;
+        p->group[g].tokens = T;
+        p->group[g].first  = M;
         M += images * T;
         kept += p->plan.group[g].kept * T;
         piece_patches = largest(piece_patches, N * piece_images(N));
@@ -264,23 +267,22 @@ struct branch {
 
 static struct branch choose(dinov_pass *p, int64_t block, enum branch_kind kind)
 {
-    struct branch b = {0};
+    struct branch b      = {0};
+    bool          sparse = p->needed && kind == FFN && block + 1 == p->model.depth;
     for (int g = 0; g < p->plan.groups; g++) {
         const struct group *group = &p->group[g];
         int64_t             all   = group->crops.images;
-        b.first[g]                = b.count;
         b.images[g]               = p->drop ? p->drop->kept[g][block] : all;
         b.factor[g]               = b.images[g] ? (double)all / (double)b.images[g] : 1;
-        if (p->drop)
-            for (int64_t i = 0; i < b.images[g]; i++) {
-                int64_t image = p->drop->keep[g][(2 * block + kind) * all + i];
-                for (int64_t t = 0; t < group->tokens; t++)
-                    p->rows[b.count + i * group->tokens + t] = (int32_t)(group->first + image * group->tokens + t);
-            }
-        b.count += b.images[g] * group->tokens;
+        for (int64_t i = 0; i < b.images[g] && (p->drop || sparse); i++) {
+            int64_t image = p->drop ? p->drop->keep[g][(2 * block + kind) * all + i] : i, row = group->first + image * group->tokens;
+            for (int64_t t = 0; t < group->tokens; t++)
+                if (!sparse || p->needed[row + t]) p->rows[b.count++] = (int32_t)(row + t);
+        }
+        if (!p->drop && !sparse) b.count += b.images[g] * group->tokens;
         b.first[g + 1] = b.count;
     }
-    if (p->drop) b.rows = p->rows;
+    if (p->drop || sparse) b.rows = p->rows;
     return b;
 }
 
@@ -442,25 +444,19 @@ static void embed_forward(dinov_pass *p, const dinov_backbone *params, struct gr
     }
 }
 
-const dinov_mat *dinov_pass_forward(dinov_pass *p, const dinov_backbone *params, const dinov_crops *crops, const dinov_drop_plan *drop)
+const dinov_mat *dinov_pass_forward(dinov_pass *p, const dinov_backbone *params, const dinov_crops *crops, const uint8_t *needed,
+                                    const dinov_drop_plan *drop)
 {
-    int64_t M = 0;
     p->drop   = drop;
+    p->needed = needed;
     for (int g = 0; g < p->plan.groups; g++) {
-        DINOV_ASSERT(crops[g].images <= p->plan.group[g].images && crops[g].h == p->plan.group[g].h && crops[g].w == p->plan.group[g].w);
-        p->group[g].crops  = crops[g];
-        p->group[g].tokens = 1 + p->model.registers + crops[g].h * crops[g].w;
-        p->group[g].first  = M;
-        M += crops[g].images * p->group[g].tokens;
+        DINOV_ASSERT(crops[g].images == p->plan.group[g].images && crops[g].h == p->plan.group[g].h && crops[g].w == p->plan.group[g].w);
+        p->group[g].crops = crops[g];
+        embed_forward(p, params, &p->group[g]);
     }
-    p->x.rows = M;
-    for (int g = 0; g < p->plan.groups; g++) embed_forward(p, params, &p->group[g]);
     for (int64_t i = 0; i < p->model.depth; i++) {
         struct acts *acts = &p->acts[p->plan.kind == DINOV_PASS_KEEP ? i : 0];
-        if (p->plan.kind == DINOV_PASS_RECOMPUTE) {
-            p->inputs[i].rows = M;
-            p->ops->gather(&p->stream, &p->inputs[i], &p->x, NULL, 1);
-        }
+        if (p->plan.kind == DINOV_PASS_RECOMPUTE) p->ops->gather(&p->stream, &p->inputs[i], &p->x, NULL, 1);
         attention_forward(p, &params->blocks[i], i, acts, &p->x);
         ffn_forward(p, &params->blocks[i], i, acts, &p->x);
     }
@@ -471,6 +467,8 @@ int64_t dinov_pass_row(const dinov_pass *p, int group, int64_t image, int64_t to
 {
     return p->group[group].first + image * p->group[group].tokens + token;
 }
+
+int64_t dinov_pass_rows(const dinov_pass *p) { return p->x.rows; }
 
 /* ---- Backward ---- */
 
@@ -580,7 +578,6 @@ static void embed_backward(dinov_pass *p, const dinov_backbone *grads, struct gr
 dinov_mat *dinov_pass_gradient(dinov_pass *p)
 {
     DINOV_ASSERT(p->plan.kind != DINOV_PASS_FORWARD);
-    p->dx.rows = p->x.rows;
     memset(p->dx.data, 0, (size_t)(p->dx.rows * p->dx.ld) * p->ops->real_size);
     return &p->dx;
 }
@@ -590,7 +587,6 @@ void dinov_pass_backward(dinov_pass *p, const dinov_backbone *params, const dino
     for (int64_t i = p->model.depth - 1; i >= 0; i--) {
         struct acts *acts = &p->acts[p->plan.kind == DINOV_PASS_KEEP ? i : 0];
         if (p->plan.kind == DINOV_PASS_RECOMPUTE) {
-            p->again.rows = p->x.rows;
             p->ops->gather(&p->stream, &p->again, &p->inputs[i], NULL, 1);
             attention_forward(p, &params->blocks[i], i, acts, &p->again);
             ffn_forward(p, &params->blocks[i], i, acts, &p->again);

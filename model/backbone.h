@@ -59,7 +59,7 @@ typedef struct dinov_pass_plan {
     dinov_pass_kind kind;
     int             groups;
     struct {
-        int64_t images, h, w; /* the most images of one call, and their grid */
+        int64_t images, h, w; /* of each call */
         int64_t kept;         /* the most images a branch keeps: `images` without stochastic depth */
     } group[DINOV_MAX_GROUPS];
 } dinov_pass_plan;
@@ -72,9 +72,10 @@ void         dinov_pass_free(dinov_pass **pass);
 size_t dinov_pass_memory(const dinov_model *model, const dinov_ops *ops, const dinov_pass_plan *plan, int threads);
 
 /* The stream after the last block, before the final norm: [M, C], rows (group, image, token), tokens cls, registers, patches.
- * It stays valid until the next call; what crops and drop point to stays in use until the backward pass. A group may have
- * fewer images than planned, also none. */
-const dinov_mat *dinov_pass_forward(dinov_pass *pass, const dinov_backbone *params, const dinov_crops *crops,
+ * It stays valid until the next call; what crops and drop point to stays in use until the backward pass.
+ * needed [M]: 1 for each row that will be looked at, and has a gradient: the last block's FFN is spared for the others, whose
+ * rows then lack it; NULL for all rows. */
+const dinov_mat *dinov_pass_forward(dinov_pass *pass, const dinov_backbone *params, const dinov_crops *crops, const uint8_t *needed,
                                     const dinov_drop_plan *drop);
 
 /* The gradient of that stream, [M, C], cleared: the caller fills it in after a forward pass. */
@@ -82,7 +83,8 @@ dinov_mat *dinov_pass_gradient(dinov_pass *pass);
 /* From that gradient, which it overwrites, to the parameters' gradients, which accumulate into `grads`. */
 void dinov_pass_backward(dinov_pass *pass, const dinov_backbone *params, const dinov_backbone *grads);
 
-/* Row of the stream where token `token` of `image` of `group` stands. */
+/* Row of the stream where token `token` of `image` of `group` stands; and M. */
 int64_t dinov_pass_row(const dinov_pass *pass, int group, int64_t image, int64_t token);
+int64_t dinov_pass_rows(const dinov_pass *pass);
 
 #endif

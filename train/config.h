@@ -7,6 +7,7 @@
 #define DINOV_TRAIN_CONFIG_H
 
 #include "base/fail.h"
+#include "base/text.h"
 #include "dinov/format.h"
 
 #include <stdbool.h>
@@ -35,22 +36,26 @@ typedef struct dinov_config {
     } ibot;
     struct {
         int64_t         batch_size_per_gpu; /* images of one micro-batch */
-        int64_t         accumulation;       /* ours: micro-batches of one step (1) */
         char            dataset_path[DINOV_CONFIG_TEXT], output_dir[DINOV_CONFIG_TEXT];
-        int64_t         saveckp_freq; /* epochs between checkpoints */
+        int64_t         saveckp_freq; /* epochs between checkpoints, unless save_every says otherwise */
         int64_t         seed, num_workers, OFFICIAL_EPOCH_LENGTH;
         dinov_centering centering;
-        bool            recompute; /* ours: activations are computed again instead of kept (false) */
+        /* ours */
+        int64_t accumulation; /* micro-batches of one step */
+        bool    recompute;    /* activations are computed again instead of kept */
+        int64_t save_every, keep_last, keep_every, log_every;
+        int64_t bad_steps; /* steps in a row that are not finite and end the run */
+        int64_t cache_mib; /* decoded pictures kept in memory */
     } train;
     struct {
-        char    arch[32];                 /* vit_small, vit_base, vit_large, vit_giant2, or vit_custom with the next three */
-        int64_t embed_dim, depth, num_heads; /* ours */
-        int64_t patch_size, num_register_tokens;
-        double  drop_path_rate, layerscale;
-        bool    drop_path_uniform, qkv_bias, interpolate_antialias;
+        char      arch[32];
+        int64_t   embed_dim, depth, num_heads; /* ours: of arch vit_custom */
+        int64_t   patch_size, num_register_tokens;
+        double    drop_path_rate, layerscale;
+        bool      drop_path_uniform, qkv_bias, interpolate_antialias;
         dinov_ffn ffn_layer;
-        double  interpolate_offset;
-        char    pretrained_weights[DINOV_CONFIG_TEXT];
+        double    interpolate_offset;
+        char      pretrained_weights[DINOV_CONFIG_TEXT];
     } student;
     struct {
         double  momentum_teacher, final_momentum_teacher, warmup_teacher_temp, teacher_temp;
@@ -64,14 +69,38 @@ typedef struct dinov_config {
     struct {
         double  global_crops_scale[2], local_crops_scale[2];
         int64_t local_crops_number, global_crops_size, local_crops_size;
-        bool    blur_as_published; /* ours: blur with the published probabilities, not those of the released training (false) */
+        bool    blur_as_published; /* ours: blur with the published probabilities, not those of the released training */
     } crops;
+    struct { /* ours */
+        int64_t knn_every; /* steps between k-NN figures; 0: none */
+        char    knn_train[DINOV_CONFIG_TEXT], knn_test[DINOV_CONFIG_TEXT];
+    } evaluation;
 } dinov_config;
 
 /* Upstream's ssl_default_config.yaml, with our own keys at their defaults. */
 void dinov_config_default(dinov_config *config);
 
-/* The student's numbers. ERR_CONFIG (CFG-ARCH, CFG-VALUE) for an architecture that does not exist or cannot be. */
+/* Called with a sentence for each key that is understood and has no meaning here. */
+typedef void (*dinov_config_note)(void *arg, const char *sentence);
+
+/* Sets what a YAML document says, over what is there. `name` stands for the file. note may be NULL. ERR_CONFIG: CFG-YAML for what
+ * is no plain mapping of keys, CFG-KEY for an unknown key (with the nearest name), CFG-VALUE, CFG-REFUSED. ERR_NOMEM. */
+dinov_status dinov_config_read(dinov_config *config, const void *yaml, size_t size, const char *name, dinov_config_note note, void *arg,
+                               dinov_error *err);
+/* A file, or one of our presets by name ("tiny-cpu"). */
+dinov_status dinov_config_load(dinov_config *config, const char *path, dinov_config_note note, void *arg, dinov_error *err);
+/* "optim.base_lr=0.002" */
+dinov_status dinov_config_set(dinov_config *config, const char *assignment, dinov_config_note note, void *arg, dinov_error *err);
+
+/* Every key, as YAML that reads back to the same configuration. dinov_text_clear; `failed` when memory ran out. */
+void dinov_config_print(const dinov_config *config, dinov_text *out);
+/* A line for each key that differs, "optim.base_lr: 0.004 -> 0.002"; false when there is none. Keys that may change in the
+ * middle of a run are left out unless `all`. */
+bool dinov_config_diff(const dinov_config *a, const dinov_config *b, bool all, dinov_text *out);
+/* The table of keys as Markdown: docs/config.md. */
+void dinov_config_document(dinov_text *out);
+
+/* The student's numbers. ERR_CONFIG: CFG-ARCH for an architecture that does not exist, CFG-VALUE for sizes that do not fit. */
 dinov_status dinov_config_model(const dinov_config *config, dinov_model *model, dinov_error *err);
 
 #endif

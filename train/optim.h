@@ -8,7 +8,7 @@
 #define DINOV_TRAIN_OPTIM_H
 
 #include "model/paramset.h"
-#include "train/config.h"
+#include "train/schedule.h"
 #include "kernels/ops.h"
 
 typedef struct dinov_group {
@@ -18,11 +18,6 @@ typedef struct dinov_group {
 
 /* What upstream would put a tensor under; depth: blocks of the backbone. */
 dinov_group dinov_group_of(const dinov_paramset *set, const dinov_paramset_entry *entry, int64_t depth, const dinov_config *config);
-
-/* One step's values, from the schedules. */
-typedef struct dinov_rates {
-    double lr, last_layer_lr, weight_decay, momentum, teacher_temp;
-} dinov_rates;
 
 /* L2 norm of each module's gradient, before clipping; not finite when any element is not. */
 void dinov_gradient_norms(double *norms, const dinov_paramset *set, const void *grads, const dinov_ops *ops, dinov_stream *s);

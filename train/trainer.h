@@ -48,6 +48,9 @@ typedef struct dinov_teacher {
     bool            separate_head;
 } dinov_teacher;
 
+/* The dims of a head for tokens of width `in`. */
+dinov_head_dims dinov_config_head(const dinov_head_config *config, int64_t in);
+
 typedef struct dinov_trainer dinov_trainer;
 
 typedef struct dinov_trainer_options {
@@ -88,6 +91,8 @@ typedef struct dinov_train_state {
 
 dinov_train_state *dinov_trainer_state(dinov_trainer *trainer);
 const dinov_model *dinov_trainer_model(const dinov_trainer *trainer);
+/* Effective rank of the student's cls tokens of global crops in the last step, of at most 64 of them; 0 without a DINO loss. */
+double dinov_trainer_feature_rank(const dinov_trainer *trainer);
 /* After parameters were loaded: the average (in pretraining, the teacher) becomes the student. */
 void dinov_trainer_reset_average(dinov_trainer *trainer);
 

@@ -12,13 +12,22 @@
 enum {
     NR      = NV * VL,
     FOLD    = 256,
-    COLUMNS = 64,      /* of a block: one panel or more */
-    ROWS    = 22 * MR, /* of a block: about half of 257 tokens */
+    COLUMNS = 64,       /* of a block: one panel or more */
+    ROWS    = 22 * MR,  /* of a block: about half of 257 tokens */
+    GROUP   = 8,        /* blocks of rows */
+    AHEAD   = 128 / NR, /* steps of a tile between lines it asks for ahead */
 };
 
-/* c[mr][nv*VL] = a[mr][k] b[k][nv*VL]; b is a panel. */
-static inline __attribute__((always_inline)) void tile(const int mr, const int nv, int64_t k, const float *a, int64_t lda,
-                                                       const float *b, float *c, int64_t ldc)
+/* Lines of a cache that a tile asks for on the way, for whoever comes next. */
+struct ahead {
+    const float *at; /* NULL: none */
+    int64_t      step;
+};
+
+/* c[mr][nv*VL] = a b, or += when `add`; a[i * row + p * step] is element (i, p) of [mr][k], b [k][nv*VL] a panel. */
+static inline __attribute__((always_inline)) void tile(const int mr, const int nv, const int add, int64_t k, const float *a,
+                                                       int64_t row, int64_t step, const float *b, float *c, int64_t ldc,
+                                                       struct ahead ahead)
 {
     for (int64_t begin = 0; begin < k || begin == 0; begin += FOLD) {
         int64_t end = begin + FOLD < k ? begin + FOLD : k;
@@ -29,11 +38,15 @@ static inline __attribute__((always_inline)) void tile(const int mr, const int n
             for (int j = 0; j < nv; j++) acc[i][j] = v_zero();
         for (int64_t p = begin; p < end; p++) {
             vf w[NV];
+            if (ahead.at && p % AHEAD == 0) {
+                __builtin_prefetch(ahead.at, 0, 2);
+                ahead.at += ahead.step;
+            }
 #pragma GCC unroll 8
             for (int j = 0; j < nv; j++) w[j] = v_load(b + p * NR + j * VL);
 #pragma GCC unroll 8
             for (int i = 0; i < mr; i++) {
-                vf x = v_set1(a[i * lda + p]);
+                vf x = v_set1(a[i * row + p * step]);
 #pragma GCC unroll 8
                 for (int j = 0; j < nv; j++) acc[i][j] = v_fma(x, w[j], acc[i][j]);
             }
@@ -43,34 +56,66 @@ static inline __attribute__((always_inline)) void tile(const int mr, const int n
 #pragma GCC unroll 8
             for (int j = 0; j < nv; j++) {
                 float *at = c + i * ldc + j * VL;
-                v_store(at, begin == 0 ? acc[i][j] : v_add(v_load(at), acc[i][j]));
+                v_store(at, begin == 0 && !add ? acc[i][j] : v_add(v_load(at), acc[i][j]));
             }
     }
 }
 
 /* The tile for `mr` rows and the first `columns` columns of a panel: all of it, or its first vector
  * where that is enough (257 tokens are four panels of 64 and one token). */
-static void tile_edge(int mr, int64_t columns, int64_t k, const float *a, int64_t lda, const float *b, float *c, int64_t ldc)
+static inline __attribute__((always_inline)) void tile_any(int mr, int64_t columns, const int add, int64_t k, const float *a,
+                                                           int64_t row, int64_t step, const float *b, float *c, int64_t ldc,
+                                                           struct ahead ahead)
 {
     if (columns > VL) {
         switch (mr) {
-        case 1: tile(1, NV, k, a, lda, b, c, ldc); break;
-        case 2: tile(2, NV, k, a, lda, b, c, ldc); break;
-        case 3: tile(3, NV, k, a, lda, b, c, ldc); break;
-        case 4: tile(4, NV, k, a, lda, b, c, ldc); break;
-        case 5: tile(5, NV, k, a, lda, b, c, ldc); break;
-        default: tile(6, NV, k, a, lda, b, c, ldc); break;
+        case 1:
+            tile(1, NV, add, k, a, row, step, b, c, ldc, ahead);
+            break;
+        case 2:
+            tile(2, NV, add, k, a, row, step, b, c, ldc, ahead);
+            break;
+        case 3:
+            tile(3, NV, add, k, a, row, step, b, c, ldc, ahead);
+            break;
+        case 4:
+            tile(4, NV, add, k, a, row, step, b, c, ldc, ahead);
+            break;
+        case 5:
+            tile(5, NV, add, k, a, row, step, b, c, ldc, ahead);
+            break;
+        default:
+            tile(6, NV, add, k, a, row, step, b, c, ldc, ahead);
+            break;
         }
     } else {
         switch (mr) {
-        case 1: tile(1, 1, k, a, lda, b, c, ldc); break;
-        case 2: tile(2, 1, k, a, lda, b, c, ldc); break;
-        case 3: tile(3, 1, k, a, lda, b, c, ldc); break;
-        case 4: tile(4, 1, k, a, lda, b, c, ldc); break;
-        case 5: tile(5, 1, k, a, lda, b, c, ldc); break;
-        default: tile(6, 1, k, a, lda, b, c, ldc); break;
+        case 1:
+            tile(1, 1, add, k, a, row, step, b, c, ldc, ahead);
+            break;
+        case 2:
+            tile(2, 1, add, k, a, row, step, b, c, ldc, ahead);
+            break;
+        case 3:
+            tile(3, 1, add, k, a, row, step, b, c, ldc, ahead);
+            break;
+        case 4:
+            tile(4, 1, add, k, a, row, step, b, c, ldc, ahead);
+            break;
+        case 5:
+            tile(5, 1, add, k, a, row, step, b, c, ldc, ahead);
+            break;
+        default:
+            tile(6, 1, add, k, a, row, step, b, c, ldc, ahead);
+            break;
         }
     }
+}
+
+/* c = a b, a [mr][k] with rows lda apart. */
+static void tile_edge(int mr, int64_t columns, int64_t k, const float *a, int64_t lda, const float *b, float *c, int64_t ldc)
+{
+    tile_any(mr, columns, 0, k, a, lda, 1, b, c, ldc, (struct ahead){0});
 }
 
 static int64_t panels(int64_t n) { return (n + NR - 1) / NR; }
@@ -164,7 +209,7 @@ struct linear_job {
     const dinov_mat    *x, *residual;
     const dinov_linear *w;
     const float        *scale;
-    int64_t             row_blocks;
+    int64_t             row_blocks, column_blocks;
 };
 
 /* One vector of a finished row: n (1..VL) results v for column `column` of row `row`. */
@@ -196,13 +241,17 @@ static void finish_tile(const struct linear_job *job, int64_t row, int mr, int64
         }
 }
 
-/* Consecutive blocks share their columns, so threads meet the same weights at the same time. */
+/* Consecutive blocks share their columns, so threads meet the same weights at the same time; after GROUP blocks of rows
+ * come the next columns, so that the last-level cache still has these rows. */
 static void linear_block(void *arg, int64_t block, int worker)
 {
-    const struct linear_job *job   = arg;
-    int64_t                  k     = job->w->k, total = panels(job->w->n);
-    int64_t                  begin = block % job->row_blocks * ROWS, end = begin + ROWS;
-    int64_t                  panel = block / job->row_blocks * (COLUMNS / NR), last = panel + COLUMNS / NR;
+    const struct linear_job *job = arg;
+    int64_t                  k = job->w->k, total = panels(job->w->n), x_ld = job->x->ld;
+    int64_t                  first  = block / (GROUP * job->column_blocks) * GROUP;
+    int64_t                  height = job->row_blocks - first < GROUP ? job->row_blocks - first : GROUP;
+    int64_t                  inside = block - first * job->column_blocks;
+    int64_t                  begin = (first + inside % height) * ROWS, end = begin + ROWS;
+    int64_t                  panel = inside / height * (COLUMNS / NR), last = panel + COLUMNS / NR;
     const float             *x     = job->x->data;
     float                    c[MR * NR] __attribute__((aligned(64)));
 
@@ -214,7 +263,7 @@ static void linear_block(void *arg, int64_t block, int worker)
         int64_t columns = job->w->act == DINOV_ACT_SWIGLU ? NR : job->w->n - panel * NR;
         for (int64_t row = begin; row < end; row += MR) {
             int mr = end - row < MR ? (int)(end - row) : MR;
-            tile_edge(mr, columns, k, x + row * job->x->ld, job->x->ld, (const float *)job->w->packed + panel * NR * k, c, NR);
+            tile_edge(mr, columns, k, x + row * x_ld, x_ld, (const float *)job->w->packed + panel * NR * k, c, NR);
             finish_tile(job, row, mr, panel, c);
         }
     }
@@ -223,7 +272,126 @@ static void linear_block(void *arg, int64_t block, int worker)
 static void linear(dinov_stream *s, dinov_mat *y, const dinov_mat *x, const dinov_linear *w, const dinov_mat *residual,
                    const void *scale)
 {
-    struct linear_job job = {y, x, residual, w, scale, (y->rows + ROWS - 1) / ROWS};
+    struct linear_job job = {y, x, residual, w, scale, (y->rows + ROWS - 1) / ROWS, (panels(w->n) * NR + COLUMNS - 1) / COLUMNS};
     DINOV_ASSERT(x->cols == w->k && x->rows == y->rows && y->cols == (w->act == DINOV_ACT_SWIGLU ? w->n / 2 : w->n));
-    dinov_pool_run(s->pool, job.row_blocks * ((panels(w->n) * NR + COLUMNS - 1) / COLUMNS), linear_block, &job);
+    dinov_pool_run(s->pool, job.row_blocks * job.column_blocks, linear_block, &job);
+}
+
+/* ---- the weight's gradient ---- */
+
+/* dW = dy^T x in blocks of dW, FOLD rows of dy and x at a time. Columns of a matrix meet in few lines of a cache, so both
+ * are laid out on the way: a block of x in panels, which stay in the second-level cache, and MR columns of dy in a strip,
+ * which stays in the first. The next FOLD rows are asked for meanwhile. Blocks walk down SLAB rows before the next blocks
+ * do, so that all of them find these in the last-level cache. */
+enum { GRADIENT_ROWS = 16 * MR, GRADIENT_COLUMNS = 192, SLAB = 4 * FOLD, STRIP = 8 };
+
+struct gradient_job {
+    float           *dweight, *dbias;
+    const dinov_mat *dy, *x;
+    int64_t          begin, end; /* of the slab */
+    int64_t          row_blocks;
+};
+
+/* out[panels][FOLD][NR] = `columns` columns of `rows` rows, and zeros up to the end of a panel. */
+static void pack_rows(float *out, const float *x, int64_t ld, int64_t rows, int64_t columns)
+{
+    for (int64_t column = 0; column < columns; column += NR, out += FOLD * NR)
+        for (int64_t p = 0; p < rows; p++)
+            for (int64_t j = 0; j < NR; j += VL) {
+                int64_t n = columns - column - j;
+                v_store(out + p * NR + j, n >= VL ? v_load(x + p * ld + column + j)
+                                          : n > 0 ? v_load_n(x + p * ld + column + j, n)
+                                                  : v_zero());
+            }
+}
+
+/* out[rows][STRIP] = the first MR (or `columns` that are left) columns, and whatever follows them. */
+static void pack_strip(float *out, const float *dy, int64_t ld, int64_t rows, int64_t columns)
+{
+    if (columns >= STRIP)
+        for (int64_t p = 0; p < rows; p++) __builtin_memcpy(out + p * STRIP, dy + p * ld, STRIP * sizeof(float));
+    else
+        for (int64_t p = 0; p < rows; p++)
+            for (int64_t i = 0; i < STRIP; i++) out[p * STRIP + i] = i < columns ? dy[p * ld + i] : 0;
+}
+
+/* to[0..mr) += sums over the rows of a strip. */
+static void add_strip(float *to, const float *strip, int64_t rows, int mr)
+{
+    float   part[4 * VL];
+    vf      sum[4] = {v_zero(), v_zero(), v_zero(), v_zero()};
+    int64_t i      = 0;
+
+    for (; i + 4 * VL <= rows * STRIP; i += 4 * VL)
+        for (int j = 0; j < 4; j++) sum[j] = v_add(sum[j], v_load(strip + i + j * VL));
+    for (int j = 0; j < 4; j++) v_store(part + j * VL, sum[j]);
+    for (; i < rows * STRIP; i++) part[i % STRIP] += strip[i];
+    for (int j = 0; j < mr; j++) {
+        float total = 0;
+        for (int lane = j; lane < 4 * VL; lane += STRIP) total += part[lane];
+        to[j] += total;
+    }
+}
+
+/* The lines of the next FOLD rows for the `index`-th of `count` tiles: FOLD / AHEAD rows of one line of dy or x. */
+static struct ahead gradient_ahead(const float *dy, int64_t dy_ld, int64_t rows, const float *x, int64_t x_ld, int64_t columns,
+                                   int64_t index, int64_t count)
+{
+    int64_t dy_lines = (rows + 15) / 16, lines = dy_lines + (columns + 15) / 16;
+    int64_t at = index * lines * AHEAD / count, line = at % lines, first = at / lines * (FOLD / AHEAD);
+    if (line < dy_lines) return (struct ahead){dy + (FOLD + first) * dy_ld + line * 16, dy_ld};
+    return (struct ahead){x + (FOLD + first) * x_ld + (line - dy_lines) * 16, x_ld};
+}
+
+static void gradient_tile(int mr, int64_t columns, int64_t steps, const float *strip, const float *panel, float *c, int64_t ldc,
+                          struct ahead ahead)
+{
+    float edge[MR * NR] __attribute__((aligned(64)));
+    if (columns >= NR) {
+        tile_any(mr, NR, 1, steps, strip, 1, STRIP, panel, c, ldc, ahead);
+        return;
+    }
+    tile_any(mr, NR, 0, steps, strip, 1, STRIP, panel, edge, NR, ahead);
+    for (int i = 0; i < mr; i++)
+        for (int64_t j = 0; j < columns; j++) c[i * ldc + j] += edge[i * NR + j];
+}
+
+static void gradient_block(void *arg, int64_t block, int worker)
+{
+    const struct gradient_job *job = arg;
+    int64_t                    n = job->dy->cols, k = job->x->cols, dy_ld = job->dy->ld, x_ld = job->x->ld;
+    int64_t                    top = block % job->row_blocks * GRADIENT_ROWS, left = block / job->row_blocks * GRADIENT_COLUMNS;
+    int64_t                    rows    = n - top < GRADIENT_ROWS ? n - top : GRADIENT_ROWS;
+    int64_t                    columns = k - left < GRADIENT_COLUMNS ? k - left : GRADIENT_COLUMNS;
+    int64_t                    tiles   = (rows + MR - 1) / MR * ((columns + NR - 1) / NR);
+    float                      panel[FOLD * GRADIENT_COLUMNS] __attribute__((aligned(64)));
+    float                      strip[FOLD * STRIP] __attribute__((aligned(64)));
+
+    (void)worker;
+    for (int64_t m = job->begin; m < job->end; m += FOLD) {
+        const float *dy = (const float *)job->dy->data + m * dy_ld + top, *x = (const float *)job->x->data + m * x_ld + left;
+        int64_t      steps = job->end - m < FOLD ? job->end - m : FOLD, index = 0;
+
+        pack_rows(panel, x, x_ld, steps, columns);
+        for (int64_t i = 0; i < rows; i += MR) {
+            int mr = rows - i < MR ? (int)(rows - i) : MR;
+            pack_strip(strip, dy + i, dy_ld, steps, n - top - i);
+            if (job->dbias && left == 0) add_strip(job->dbias + top + i, strip, steps, mr);
+            for (int64_t j = 0; j < columns; j += NR, index++) {
+                struct ahead ahead = {strip, 0};
+                if (m + 2 * FOLD <= job->x->rows) ahead = gradient_ahead(dy, dy_ld, rows, x, x_ld, columns, index, tiles);
+                gradient_tile(mr, columns - j, steps, strip, panel + j * FOLD, job->dweight + (top + i) * k + left + j, k, ahead);
+            }
+        }
+    }
+}
+
+static void linear_backward(dinov_stream *s, void *dweight, void *dbias, const dinov_mat *dy, const dinov_mat *x)
+{
+    struct gradient_job job = {dweight, dbias, dy, x, .row_blocks = (dy->cols + GRADIENT_ROWS - 1) / GRADIENT_ROWS};
+    DINOV_ASSERT(dy->rows == x->rows);
+    for (; job.begin < x->rows; job.begin += SLAB) {
+        job.end = job.begin + SLAB < x->rows ? job.begin + SLAB : x->rows;
+        dinov_pool_run(s->pool, job.row_blocks * ((x->cols + GRADIENT_COLUMNS - 1) / GRADIENT_COLUMNS), gradient_block, &job);
+    }
 }

@@ -12,6 +12,7 @@ static void fill(dinov_ops *ops, const char *name)
     ops->linear_pack_bias       = linear_pack_bias;
     ops->linear                 = linear;
     ops->linear_pack_transposed = linear_pack_transposed;
+    ops->linear_backward        = linear_backward;
     ops->layernorm              = layernorm;
     ops->attention              = attention;
     ops->attention_scratch      = attention_scratch;

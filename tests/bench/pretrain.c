@@ -5,7 +5,8 @@
  *     bench_pretrain FOLDER [THREADS] [STEPS] [ISA]
  *
  * FLOP counted, 2 a multiply-add, of products alone: what the method needs, so neither recomputed scores nor padding.
- *   a token of a block, forward   2 (3C C + C C + (F or 2F) C + C F) + 4 T C      (stochastic depth: kept tokens only)
+ *   a token of a block, forward   2 (3C C + C C) + 4 T C + 2 ((F or 2F) C + C F)   (tokens that stochastic depth keeps; in the
+ *                                 last block the FFN counts only where a loss looks)
  *   a patch, forward              2 (channels p p) C
  *   a head row, forward           2 (C h + h h (layers - 2) + h b + b K)
  * backward is twice the forward, but the patch embedding has no gradient of its input.
@@ -35,12 +36,13 @@ static double peak_rate(dinov_pool *pool)
     return 2 * (double)dinov_pool_threads(pool) * (double)loops * CHAINS * 8 / (now() - start);
 }
 
-static double backbone(const dinov_model *m, double images, double side, double keep, double times)
+/* needed: tokens of the group that a loss looks at. */
+static double backbone(const dinov_model *m, double images, double side, double keep, double needed, double times)
 {
-    double C = (double)m->dim, T = 1 + (double)m->registers + side * side, F = (double)m->hidden;
-    double up = m->ffn == DINOV_FFN_SWIGLU ? 2 * F : F, token = 2 * (4 * C * C + up * C + C * F) + 4 * T * C;
+    double C = (double)m->dim, T = 1 + (double)m->registers + side * side, F = (double)m->hidden, depth = (double)m->depth;
+    double attention = 8 * C * C + 4 * T * C, ffn = 2 * ((m->ffn == DINOV_FFN_SWIGLU ? 2 * F : F) * C + C * F), tokens = images * T;
     double patch = 2 * (double)(m->channels * m->patch * m->patch) * C * side * side;
-    return times * images * keep * T * token * (double)m->depth + images * patch * (times > 1 ? 2 : 1);
+    return times * keep * (depth * tokens * attention + ((depth - 1) * tokens + needed) * ffn) + images * patch * (times > 1 ? 2 : 1);
 }
 
 static double head(const dinov_head_config *h, double C, double rows, double times)
@@ -54,8 +56,9 @@ static double flops(const dinov_config *c, const dinov_model *m, const dinov_vie
     double B = (double)v->images, n = (double)c->crops.local_crops_number, C = (double)m->dim;
     double global = (double)(c->crops.global_crops_size / m->patch), local = (double)(c->crops.local_crops_size / m->patch);
     double keep_global = floor(2 * B * (1 - c->student.drop_path_rate)) / (2 * B), keep_local = floor(n * B * (1 - c->student.drop_path_rate)) / (n * B);
-    return backbone(m, 2 * B, global, 1, 1) + backbone(m, 2 * B, global, keep_global, 3) + backbone(m, n * B, local, keep_local, 3) +
-           head(&c->dino.head, C, 2 * B, 1) + head(&c->dino.head, C, (n + 2) * B, 3) + head(&c->ibot.head, C, (double)v->masked, 4);
+    double needed = 2 * B + (double)v->masked;
+    return backbone(m, 2 * B, global, 1, needed, 1) + backbone(m, 2 * B, global, keep_global, needed, 3) +
+           backbone(m, n * B, local, keep_local, n * B, 3) + head(&c->dino.head, C, 2 * B, 1) + head(&c->dino.head, C, (n + 2) * B, 3) + head(&c->ibot.head, C, (double)v->masked, 4);
 }
 
 static int ascending(const void *a, const void *b)

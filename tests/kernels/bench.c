@@ -11,12 +11,17 @@
 #include "tests/bench/burst.h"
 #endif
 
+const char *bench_only = "";
+
 enum { REPEATS = 9, COPIED = 32 << 20 };
+
+/* With one thread its own time, which what else runs on the core does not count in. */
+static clockid_t watch = CLOCK_MONOTONIC;
 
 static double now(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(watch, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -57,6 +62,8 @@ void bench(dinov_pool *pool, const char *what, double flops, double bytes, void 
     double rates[REPEATS], ratios[REPEATS], work = flops > 0 ? flops : bytes;
     size_t threads = (size_t)dinov_pool_threads(pool);
 
+    if (strncmp(what, bench_only, strlen(bench_only)) != 0) return;
+    if (threads == 1) watch = CLOCK_THREAD_CPUTIME_ID;
     if (!from) {
         from = must(dinov_alloc_aligned(threads, COPIED)), to = must(dinov_alloc_aligned(threads, COPIED));
         memset(from, 1, threads * COPIED), memset(to, 1, threads * COPIED);

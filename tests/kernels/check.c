@@ -260,9 +260,10 @@ static void bench_table(const dinov_ops *ops, dinov_pool *pool)
 
 int main(int argc, char **argv)
 {
-    int         timing = argc > 1 && strcmp(argv[1], "--bench") == 0;
+    int         timing = argc > 1 && strcmp(argv[1], "--bench") == 0; /* a second word: only the rows that begin with it */
     dinov_pool *pool;
     dinov_error err;
+    bench_only = argc > 2 ? argv[2] : "";
     DINOV_ASSERT(dinov_pool_new(&pool, timing ? 0 : 3, &err) == DINOV_OK);
     for (const char *const *name = dinov_ops_cpu_names(); *name; name++) {
         const dinov_ops *ops;

@@ -40,6 +40,8 @@ int    same_bits(const dinov_mat *a, const dinov_mat *b);
 void check_training(const dinov_ops *ops, dinov_pool *pool);
 void bench_training(const dinov_ops *ops, dinov_pool *pool);
 
+extern const char *bench_only;
+
 /* bench.c: the median over some seconds of the rate of run(arg), as a fraction of the same of the machine taken before and
  * after each time. `flops`: floating-point operations of one run, against fused multiply-adds; else `bytes`, read and
  * written, against copying of memory. */

@@ -501,14 +501,21 @@ static void measure(const dinov_ops *ops, dinov_pool *pool, struct trial *t, ent
     dinov_free(timed.s.scratch);
 }
 
+/* dx, dy, packed, bias */
+static void run_dx(const dinov_ops *ops, dinov_stream *s, dinov_mat *m, const struct trial *t)
+{
+    ops->linear(s, &m[0], &m[1], &(dinov_linear){t->n[2], t->n[1], DINOV_ACT_NONE, m[2].data, m[3].data}, NULL, NULL);
+}
+
 static void bench_linear(const dinov_ops *ops, dinov_pool *pool, int64_t m, int64_t n, int64_t k)
 {
     struct trial t = {.what = "linear_backward", .n = {m, n, k}, .variant = 1};
     add(&t, pair_packed(n, k, 1)), add(&t, pair_packed(1, n, 1)), add(&t, pair_packed(m, n, 1)), add(&t, pair_packed(m, k, 1));
     measure(ops, pool, &t, run_linear_backward, NULL, 2.0 * (double)(m * n * k), 0);
     t.what = "linear dx";
-    add(&t, pair_packed(m, k, 0)), add(&t, pair_packed(m, n, 1)), add(&t, pair_packed(n, k, 1)), add(&t, pair_packed(1, n, 1));
-    measure(ops, pool, &t, run_transposed, NULL, 2.0 * (double)(m * n * k), 0);
+    add(&t, pair_packed(m, k, 0)), add(&t, pair_packed(m, n, 1)), add(&t, pair_packed(1, (int64_t)ops->linear_size(k, n), 1));
+    add(&t, pair_packed(1, (int64_t)ops->linear_bias_size(k), 1));
+    measure(ops, pool, &t, run_dx, NULL, 2.0 * (double)(m * n * k), 0);
 }
 
 static void bench_attention(const dinov_ops *ops, dinov_pool *pool, int64_t images, int64_t tokens, int64_t heads, int64_t dim)

@@ -15,6 +15,7 @@
 
 #include "base/alloc.h"
 #include "base/rng.h"
+#include "train/rank.h"
 #include "train/trainer.h"
 
 enum { SIDE = 4, LOCALS = 2, GLOBAL_SIZE = 16, LOCAL_SIZE = 8 };
@@ -330,6 +331,16 @@ static void distillation_moves_the_student_and_not_the_teacher(void **state)
     views_free(&v);
 }
 
+/* Vectors (3, 0), (0, 4), (3, 4): the squares of their singular values are the eigenvalues of [[18, 12], [12, 32]], 25 -+ sqrt(193). */
+static void effective_rank_is_that_of_the_singular_values(void **state)
+{
+    (void)state;
+    double gram[] = {9, 0, 9, 0, 16, 16, 9, 16, 25}, a = sqrt(25 + sqrt(193)), b = sqrt(25 - sqrt(193)), p = a / (a + b);
+    assert_true(fabs(dinov_effective_rank(gram, 3) - exp(-p * log(p) - (1 - p) * log(1 - p))) < 1e-9);
+    double same[] = {4, 4, 4, 4}, apart[] = {2, 0, 0, 2};
+    assert_true(fabs(dinov_effective_rank(same, 2) - 1) < 1e-6 && fabs(dinov_effective_rank(apart, 2) - 2) < 1e-12);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -341,6 +352,7 @@ int main(void)
         cmocka_unit_test(copies_in_a_batch_and_a_batch_of_one_are_defined),
         cmocka_unit_test(a_steady_state_allocates_nothing),
         cmocka_unit_test(distillation_moves_the_student_and_not_the_teacher),
+        cmocka_unit_test(effective_rank_is_that_of_the_singular_values),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One row a key: its name, where it lies, its default, its bounds and its help. Defaults, reading,
+ * writing, comparing and docs/config.md all come from this table.
+ */
+#include "train/config.h"
+
+#include "format/params.h"
+#include "train/config_rows.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define KEY(field) offsetof(dinov_config, field)
+#define HEAD(group, name)                                                                                                        \
+    {name ".head_n_prototypes", DINOV_CFG_INT, KEY(group.head.head_n_prototypes), "65536", 1, 1 << 24, 0, "prototypes K"},       \
+        {name ".head_bottleneck_dim", DINOV_CFG_INT, KEY(group.head.head_bottleneck_dim), "256", 1, 1 << 16, 0, "width before the prototypes"}, \
+        {name ".head_nlayers", DINOV_CFG_INT, KEY(group.head.head_nlayers), "3", 1, 8, 0, "layers of the head's MLP"},           \
+        {name ".head_hidden_dim", DINOV_CFG_INT, KEY(group.head.head_hidden_dim), "2048", 1, 1 << 20, 0, "width inside the head's MLP"}
+
+#define REAL_MAX 1e9
+#define INT_MAX_ 1e12
+
+static const struct row rows[] = {
+    {"dino.loss_weight", DINOV_CFG_REAL, KEY(dino.head.loss_weight), "1.0", 0, REAL_MAX, 0, "weight of the DINO loss; 0 leaves it out"},
+    HEAD(dino, "dino"),
+    {"dino.koleo_loss_weight", DINOV_CFG_REAL, KEY(dino.koleo_loss_weight), "0.1", 0, REAL_MAX, 0, "weight of KoLeo"},
+    {"ibot.loss_weight", DINOV_CFG_REAL, KEY(ibot.head.loss_weight), "1.0", 0, REAL_MAX, 0, "weight of the iBOT loss; 0 leaves it out"},
+    {"ibot.mask_sample_probability", DINOV_CFG_REAL, KEY(ibot.mask_sample_probability), "0.5", 0, 1, 0, "part of the global crops that is masked"},
+    {"ibot.mask_ratio_min_max", DINOV_CFG_PAIR, KEY(ibot.mask_ratio_min_max), "[0.1, 0.5]", 0, 1, 0, "part of a masked crop's patches"},
+    {"ibot.separate_head", DINOV_CFG_BOOL, KEY(ibot.separate_head), "false", 0, 1, 0, "iBOT has a head of its own"},
+    HEAD(ibot, "ibot"),
+    {"train.batch_size_per_gpu", DINOV_CFG_INT, KEY(train.batch_size_per_gpu), "64", 1, 1 << 20, 0, "images of one micro-batch"},
+    {"train.accumulation", DINOV_CFG_INT, KEY(train.accumulation), "1", 1, 1 << 16, 0,
+     "ours: micro-batches of one step; centring, Sinkhorn-Knopp and KoLeo see all of them"},
+    {"train.dataset_path", DINOV_CFG_TEXT_, KEY(train.dataset_path), "ImageNet:split=TRAIN", 0, 0, 0,
+     "folders, lists or tar shards, separated by ':'; usually given on the command line"},
+    {"train.output_dir", DINOV_CFG_TEXT_, KEY(train.output_dir), ".", 0, 0, 1, "the run's folder; usually given on the command line (-o)"},
+    {"train.saveckp_freq", DINOV_CFG_INT, KEY(train.saveckp_freq), "20", 1, INT_MAX_, 1, "epochs between checkpoints"},
+    {"train.save_every", DINOV_CFG_INT, KEY(train.save_every), "0", 0, INT_MAX_, 1, "ours: steps between checkpoints; 0: saveckp_freq epochs"},
+    {"train.keep_last", DINOV_CFG_INT, KEY(train.keep_last), "3", 2, INT_MAX_, 1, "ours: newest checkpoints that are kept"},
+    {"train.keep_every", DINOV_CFG_INT, KEY(train.keep_every), "0", 0, INT_MAX_, 1, "ours: checkpoints of steps that divide by it are kept too; 0: none"},
+    {"train.log_every", DINOV_CFG_INT, KEY(train.log_every), "10", 1, INT_MAX_, 1, "ours: steps between lines of metrics.jsonl"},
+    {"train.bad_steps", DINOV_CFG_INT, KEY(train.bad_steps), "3", 1, INT_MAX_, 1, "ours: steps in a row that are not finite and end the run"},
+    {"train.cache_mib", DINOV_CFG_INT, KEY(train.cache_mib), "256", 0, 1 << 24, 1, "ours: MiB of decoded pictures kept in memory"},
+    {"train.recompute", DINOV_CFG_BOOL, KEY(train.recompute), "false", 0, 1, 1, "ours: compute activations again instead of keeping them"},
+    {"train.seed", DINOV_CFG_INT, KEY(train.seed), "0", 0, INT_MAX_, 0, "seed of everything that is drawn"},
+    {"train.num_workers", DINOV_CFG_INT, KEY(train.num_workers), "10", 1, 1024, 1, "threads that prepare pictures, at most one a core"},
+    {"train.OFFICIAL_EPOCH_LENGTH", DINOV_CFG_INT, KEY(train.OFFICIAL_EPOCH_LENGTH), "1250", 1, INT_MAX_, 0, "steps of an epoch, whatever the data"},
+    {"train.cache_dataset", DINOV_CFG_IGNORED, 0, "true", 0, 0, 0, "the index is always built at the start"},
+    {"train.centering", DINOV_CFG_CENTERING, KEY(train.centering), "centering", 0, 0, 0, "centering or sinkhorn_knopp"},
+    {"student.arch", DINOV_CFG_ARCH, KEY(student.arch), "vit_large", 0, 0, 0,
+     "vit_small, vit_base, vit_large, vit_giant2, or ours: vit_custom with the three below"},
+    {"student.embed_dim", DINOV_CFG_INT, KEY(student.embed_dim), "384", 1, 1 << 16, 0, "ours: width of vit_custom"},
+    {"student.depth", DINOV_CFG_INT, KEY(student.depth), "12", 1, 4096, 0, "ours: blocks of vit_custom"},
+    {"student.num_heads", DINOV_CFG_INT, KEY(student.num_heads), "6", 1, 4096, 0, "ours: heads of vit_custom"},
+    {"student.patch_size", DINOV_CFG_INT, KEY(student.patch_size), "16", 1, 1024, 0, "side of a patch"},
+    {"student.drop_path_rate", DINOV_CFG_REAL, KEY(student.drop_path_rate), "0.3", 0, 0.999, 0, "stochastic depth"},
+    {"student.layerscale", DINOV_CFG_REAL, KEY(student.layerscale), "1.0e-05", 0, REAL_MAX, 0, "first value of LayerScale; 0: none"},
+    {"student.drop_path_uniform", DINOV_CFG_BOOL, KEY(student.drop_path_uniform), "true", 0, 1, 0, "the same rate in every block, or growing from 0"},
+    {"student.pretrained_weights", DINOV_CFG_TEXT_, KEY(student.pretrained_weights), "", 0, 0, 0, "backbone to start from (--init)"},
+    {"student.ffn_layer", DINOV_CFG_FFN, KEY(student.ffn_layer), "mlp", 0, 0, 0, "mlp, swiglu or swiglufused"},
+    {"student.block_chunks", DINOV_CFG_IGNORED, 0, "0", 0, 0, 0, "blocks are not grouped"},
+    {"student.qkv_bias", DINOV_CFG_BOOL, KEY(student.qkv_bias), "true", 0, 1, 0, "attn.qkv has a bias"},
+    {"student.proj_bias", DINOV_CFG_FIXED, 0, "true", 0, 0, 0, "always true"},
+    {"student.ffn_bias", DINOV_CFG_FIXED, 0, "true", 0, 0, 0, "always true"},
+    {"student.num_register_tokens", DINOV_CFG_INT, KEY(student.num_register_tokens), "0", 0, 4096, 0, "register tokens"},
+    {"student.interpolate_antialias", DINOV_CFG_BOOL, KEY(student.interpolate_antialias), "false", 0, 1, 0, "how position embeddings are resampled"},
+    {"student.interpolate_offset", DINOV_CFG_REAL, KEY(student.interpolate_offset), "0.1", 0, 0.999, 0, "likewise"},
+    {"teacher.momentum_teacher", DINOV_CFG_REAL, KEY(teacher.momentum_teacher), "0.992", 0, 1, 0, "momentum of the average at the start"},
+    {"teacher.final_momentum_teacher", DINOV_CFG_REAL, KEY(teacher.final_momentum_teacher), "1.0", 0, 1, 0, "and at the end"},
+    {"teacher.warmup_teacher_temp", DINOV_CFG_REAL, KEY(teacher.warmup_teacher_temp), "0.04", 1e-3, 10, 0, "teacher temperature at the start"},
+    {"teacher.teacher_temp", DINOV_CFG_REAL, KEY(teacher.teacher_temp), "0.07", 1e-3, 10, 0, "and after its warm-up"},
+    {"teacher.warmup_teacher_temp_epochs", DINOV_CFG_INT, KEY(teacher.warmup_teacher_temp_epochs), "30", 0, INT_MAX_, 0, "length of that warm-up"},
+    {"optim.epochs", DINOV_CFG_INT, KEY(optim.epochs), "100", 1, INT_MAX_, 0, "length of the run"},
+    {"optim.weight_decay", DINOV_CFG_REAL, KEY(optim.weight_decay), "0.04", 0, REAL_MAX, 0, "at the start"},
+    {"optim.weight_decay_end", DINOV_CFG_REAL, KEY(optim.weight_decay_end), "0.4", 0, REAL_MAX, 0, "at the end"},
+    {"optim.base_lr", DINOV_CFG_REAL, KEY(optim.base_lr), "0.004", 0, REAL_MAX, 0, "learning rate of a batch of 1024; scaled by sqrt(batch / 1024)"},
+    {"optim.lr", DINOV_CFG_IGNORED, 0, "0.", 0, 0, 0, "computed from base_lr"},
+    {"optim.warmup_epochs", DINOV_CFG_INT, KEY(optim.warmup_epochs), "10", 0, INT_MAX_, 0, "of the learning rate"},
+    {"optim.min_lr", DINOV_CFG_REAL, KEY(optim.min_lr), "1.0e-06", 0, REAL_MAX, 0, "at the end; not scaled"},
+    {"optim.clip_grad", DINOV_CFG_REAL, KEY(optim.clip_grad), "3.0", 0, REAL_MAX, 0, "largest gradient norm of a module; 0: no clipping"},
+    {"optim.freeze_last_layer_epochs", DINOV_CFG_INT, KEY(optim.freeze_last_layer_epochs), "1", 0, INT_MAX_, 0, "prototypes stand still so long"},
+    {"optim.scaling_rule", DINOV_CFG_FIXED, 0, "sqrt_wrt_1024", 0, 0, 0, "the only rule"},
+    {"optim.patch_embed_lr_mult", DINOV_CFG_REAL, KEY(optim.patch_embed_lr_mult), "0.2", 0, REAL_MAX, 0, "learning rate of the patch embedding, times this"},
+    {"optim.layerwise_decay", DINOV_CFG_REAL, KEY(optim.layerwise_decay), "0.9", 0, 1, 0, "learning rate of a block against the next one's"},
+    {"optim.adamw_beta1", DINOV_CFG_REAL, KEY(optim.adamw_beta1), "0.9", 0, 0.999999, 0, "AdamW"},
+    {"optim.adamw_beta2", DINOV_CFG_REAL, KEY(optim.adamw_beta2), "0.999", 0, 0.999999, 0, "AdamW"},
+    {"crops.global_crops_scale", DINOV_CFG_PAIR, KEY(crops.global_crops_scale), "[0.32, 1.0]", 0, 1, 0, "part of a picture's area"},
+    {"crops.local_crops_number", DINOV_CFG_INT, KEY(crops.local_crops_number), "8", 0, 1024, 0, "local crops of a picture"},
+    {"crops.local_crops_scale", DINOV_CFG_PAIR, KEY(crops.local_crops_scale), "[0.05, 0.32]", 0, 1, 0, "part of a picture's area"},
+    {"crops.global_crops_size", DINOV_CFG_INT, KEY(crops.global_crops_size), "224", 1, 65535, 0, "side of a global crop"},
+    {"crops.local_crops_size", DINOV_CFG_INT, KEY(crops.local_crops_size), "96", 1, 65535, 0, "side of a local crop"},
+    {"crops.blur_as_published", DINOV_CFG_BOOL, KEY(crops.blur_as_published), "false", 0, 1, 0,
+     "ours: blur 1.0, 0.1 and 0.5 of the crops, as the paper has it, not 0, 0.9 and 0.5 as the released models were trained"},
+    {"evaluation.eval_period_iterations", DINOV_CFG_IGNORED, 0, "12500", 0, 0, 0, "every checkpoint holds the backbone; see knn_every"},
+    {"evaluation.knn_every", DINOV_CFG_INT, KEY(evaluation.knn_every), "0", 0, INT_MAX_, 1, "ours: steps between k-NN figures; 0: none"},
+    {"evaluation.knn_train", DINOV_CFG_TEXT_, KEY(evaluation.knn_train), "", 0, 0, 1, "ours: labelled folder or shards that vote"},
+    {"evaluation.knn_test", DINOV_CFG_TEXT_, KEY(evaluation.knn_test), "", 0, 0, 1, "ours: labelled folder or shards that are asked"},
+    {"compute_precision", DINOV_CFG_IGNORED, 0, "", 0, 0, 0, "everything is computed in f32"},
+    {"MODEL.WEIGHTS", DINOV_CFG_IGNORED, 0, "", 0, 0, 0, "checkpoints are found in the run's folder"},
+};
+
+enum { ROWS = sizeof rows / sizeof rows[0] };
+
+const struct row *dinov_config_rows(int64_t *count)
+{
+    *count = ROWS;
+    return rows;
+}
+
+/* ---- Values as text ---- */
+
+static const char *const centerings[] = {[DINOV_CENTERING] = "centering", [DINOV_SINKHORN_KNOPP] = "sinkhorn_knopp"};
+
+static void *place(const dinov_config *c, const struct row *row) { return (char *)(uintptr_t)c + row->offset; }
+
+static bool number(double *out, const char *text, char **end)
+{
+    errno = 0;
+    *out  = strtod(text, end);
+    return *end != text && !errno && isfinite(*out);
+}
+
+static dinov_status refuse(const struct row *row, const char *where, const char *expected, const char *text, dinov_error *err)
+{
+    char found[DINOV_ESCAPED];
+    return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-VALUE", "%s: %s: expected %s, found \"%s\"", where, row->name, expected,
+                      dinov_escape(found, sizeof found, text, strlen(text)));
+}
+
+static dinov_status set_pair(const struct row *row, double *pair, const char *text, const char *where, dinov_error *err)
+{
+    char  *end;
+    double a, b;
+    bool   ok = *text == '[' && number(&a, text + 1, &end) && *end == ',' && number(&b, end + 1, &end);
+    while (ok && *end == ' ') end++;
+    if (!ok || strcmp(end, "]") != 0 || a < row->min || b > row->max || a > b)
+        return refuse(row, where, "two numbers from 0 to 1, ascending, as in [0.1, 0.5]", text, err);
+    pair[0] = a, pair[1] = b;
+    return DINOV_OK;
+}
+
+dinov_status dinov_config_set_row(dinov_config *c, const struct row *row, const char *text, const char *where, dinov_error *err)
+{
+    char   expected[128], *end;
+    double real;
+    void  *at = place(c, row);
+
+    switch (row->kind) {
+    case DINOV_CFG_REAL:
+        if (!number(&real, text, &end) || *end || real < row->min || real > row->max) {
+            snprintf(expected, sizeof expected, "a number from %g to %g", row->min, row->max);
+            return refuse(row, where, expected, text, err);
+        }
+        *(double *)at = real;
+        return DINOV_OK;
+    case DINOV_CFG_INT: {
+        errno             = 0;
+        long long integer = strtoll(text, &end, 10);
+        if (errno || end == text || *end || (double)integer < row->min || (double)integer > row->max) {
+            snprintf(expected, sizeof expected, "a whole number from %.0f to %.0f", row->min, row->max);
+            return refuse(row, where, expected, text, err);
+        }
+        *(int64_t *)at = integer;
+        return DINOV_OK;
+    }
+    case DINOV_CFG_BOOL:
+        if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0 && strcmp(text, "True") != 0 && strcmp(text, "False") != 0)
+            return refuse(row, where, "true or false", text, err);
+        *(bool *)at = *text == 't' || *text == 'T';
+        return DINOV_OK;
+    case DINOV_CFG_PAIR: return set_pair(row, at, text, where, err);
+    case DINOV_CFG_TEXT_:
+        if (strlen(text) >= DINOV_CONFIG_TEXT || !dinov_text_printable(text, strlen(text)))
+            return refuse(row, where, "less than 1,024 bytes of printable text", text, err);
+        memcpy(at, text, strlen(text) + 1);
+        return DINOV_OK;
+    case DINOV_CFG_ARCH:
+        if (strlen(text) >= sizeof c->student.arch) return refuse(row, where, "the name of an architecture", text, err);
+        memcpy(at, text, strlen(text) + 1);
+        return DINOV_OK;
+    case DINOV_CFG_CENTERING:
+        for (int i = DINOV_CENTERING; i <= DINOV_SINKHORN_KNOPP; i++)
+            if (strcmp(text, centerings[i]) == 0) {
+                *(dinov_centering *)at = (dinov_centering)i;
+                return DINOV_OK;
+            }
+        return refuse(row, where, "centering or sinkhorn_knopp", text, err);
+    case DINOV_CFG_FFN:
+        if (strcmp(text, "mlp") != 0 && strcmp(text, "swiglu") != 0 && strcmp(text, "swiglufused") != 0)
+            return refuse(row, where, "mlp, swiglu or swiglufused", text, err);
+        *(dinov_ffn *)at = strcmp(text, "mlp") == 0 ? DINOV_FFN_MLP : DINOV_FFN_SWIGLU;
+        return DINOV_OK;
+    case DINOV_CFG_FIXED:
+        if (strcmp(text, row->text) == 0 || (strcmp(row->text, "true") == 0 && strcmp(text, "True") == 0)) return DINOV_OK;
+        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-REFUSED", "%s: %s: only \"%s\" exists here, and leaving your value out would change "
+                          "what is trained; remove the line or set it to that", where, row->name, row->text);
+    case DINOV_CFG_IGNORED: return DINOV_OK;
+    }
+    return DINOV_OK;
+}
+
+static void print_value(const dinov_config *c, const struct row *row, dinov_text *out)
+{
+    const void *at = place(c, row);
+    switch (row->kind) {
+    case DINOV_CFG_REAL: dinov_text_double(out, *(const double *)at); break;
+    case DINOV_CFG_INT: dinov_text_int(out, *(const int64_t *)at); break;
+    case DINOV_CFG_BOOL: dinov_text_puts(out, *(const bool *)at ? "true" : "false"); break;
+    case DINOV_CFG_PAIR:
+        dinov_text_puts(out, "[");
+        dinov_text_double(out, ((const double *)at)[0]);
+        dinov_text_puts(out, ", ");
+        dinov_text_double(out, ((const double *)at)[1]);
+        dinov_text_puts(out, "]");
+        break;
+    case DINOV_CFG_TEXT_:
+    case DINOV_CFG_ARCH:
+        dinov_text_puts(out, "\"");
+        dinov_text_escaped(out, at, strlen(at));
+        dinov_text_puts(out, "\"");
+        break;
+    case DINOV_CFG_CENTERING: dinov_text_puts(out, centerings[*(const dinov_centering *)at]); break;
+    case DINOV_CFG_FFN: dinov_text_puts(out, *(const dinov_ffn *)at == DINOV_FFN_SWIGLU ? "swiglufused" : "mlp"); break;
+    case DINOV_CFG_FIXED:
+    case DINOV_CFG_IGNORED: dinov_text_puts(out, row->text); break;
+    }
+}
+
+static bool has_value(const struct row *row) { return row->kind != DINOV_CFG_FIXED && row->kind != DINOV_CFG_IGNORED; }
+
+/* ---- The public functions ---- */
+
+void dinov_config_default(dinov_config *c)
+{
+    memset(c, 0, sizeof *c);
+    for (int i = 0; i < ROWS; i++) DINOV_ASSERT(dinov_config_set_row(c, &rows[i], rows[i].text, "defaults", NULL) == DINOV_OK);
+}
+
+void dinov_config_print(const dinov_config *c, dinov_text *out)
+{
+    const char *group = ""; /* the name of the line before */
+    for (int i = 0; i < ROWS; i++) {
+        const char *dot = strchr(rows[i].name, '.');
+        if (!has_value(&rows[i])) continue;
+        if (strncmp(group, rows[i].name, (size_t)(dot + 1 - rows[i].name)) != 0) {
+            dinov_text_add(out, rows[i].name, (size_t)(dot - rows[i].name));
+            dinov_text_puts(out, ":\n");
+        }
+        group = rows[i].name;
+        dinov_text_puts(out, "  ");
+        dinov_text_puts(out, dot + 1);
+        dinov_text_puts(out, ": ");
+        print_value(c, &rows[i], out);
+        dinov_text_puts(out, "\n");
+    }
+}
+
+bool dinov_config_diff(const dinov_config *a, const dinov_config *b, bool all, dinov_text *out)
+{
+    bool differs = false;
+    for (int i = 0; i < ROWS; i++) {
+        dinov_text x = {0}, y = {0};
+        if (!has_value(&rows[i]) || (rows[i].free && !all)) continue;
+        print_value(a, &rows[i], &x);
+        print_value(b, &rows[i], &y);
+        if (x.failed || y.failed) out->failed = true;
+        else if (strcmp(x.data, y.data) != 0) {
+            differs = true;
+            dinov_text_puts(out, rows[i].name);
+            dinov_text_puts(out, ": ");
+            dinov_text_puts(out, x.data);
+            dinov_text_puts(out, " -> ");
+            dinov_text_puts(out, y.data);
+            dinov_text_puts(out, "\n");
+        }
+        dinov_text_clear(&x);
+        dinov_text_clear(&y);
+    }
+    return differs;
+}
+
+void dinov_config_document(dinov_text *out)
+{
+    dinov_text_puts(out, "# Configuration\n\n"
+                         "Keys of `dinov-train`, under the names of the official code's YAML files, which are read as they are. Order: these\n"
+                         "defaults, then `--config` (a file, or `tiny-cpu` or `small-1gpu`), then `KEY=VALUE` on the command line. Keys marked\n"
+                         "with a star may change when a run goes on; any other change is refused, and `--fork` starts a new run from it.\n"
+                         "This page is printed from the table in `train/config.c`.\n\n| key | default | meaning |\n|---|---|---|\n");
+    for (int i = 0; i < ROWS; i++) {
+        dinov_text_puts(out, "| `");
+        dinov_text_puts(out, rows[i].name);
+        dinov_text_puts(out, rows[i].free ? "` * | " : "` | ");
+        dinov_text_puts(out, rows[i].text);
+        dinov_text_puts(out, " | ");
+        if (rows[i].kind == DINOV_CFG_IGNORED) dinov_text_puts(out, "understood, without effect: ");
+        dinov_text_puts(out, rows[i].help);
+        dinov_text_puts(out, " |\n");
+    }
+}
+
+static dinov_status sizes(const dinov_config *c, dinov_error *err)
+{
+    const struct {
+        const char *name;
+        int64_t     value;
+    } crops[] = {{"crops.global_crops_size", c->crops.global_crops_size}, {"crops.local_crops_size", c->crops.local_crops_size}};
+    for (int i = 0; i < (c->crops.local_crops_number ? 2 : 1); i++)
+        if (crops[i].value % c->student.patch_size != 0)
+            return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-VALUE", "%s: expected a multiple of student.patch_size (%lld), found %lld", crops[i].name,
+                              (long long)c->student.patch_size, (long long)crops[i].value);
+    int64_t steps = c->optim.epochs * c->train.OFFICIAL_EPOCH_LENGTH;
+    if (c->optim.warmup_epochs > c->optim.epochs)
+        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-VALUE", "optim.warmup_epochs: expected at most optim.epochs (%lld), found %lld",
+                          (long long)c->optim.epochs, (long long)c->optim.warmup_epochs);
+    if (steps >> 32)
+        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-VALUE", "optim.epochs: expected less than 2^32 steps in all, found %lld", (long long)steps);
+    if (c->dino.head.loss_weight == 0 && c->ibot.head.loss_weight == 0)
+        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-VALUE", "dino.loss_weight and ibot.loss_weight: expected one of them above 0, found both 0");
+    return DINOV_OK;
+}
+
+dinov_status dinov_config_model(const dinov_config *c, dinov_model *m, dinov_error *err)
+{
+    static const struct {
+        const char *name;
+        int64_t     dim, depth, heads;
+    } known[] = {{"vit_small", 384, 12, 6}, {"vit_base", 768, 12, 12}, {"vit_large", 1024, 24, 16}, {"vit_giant2", 1536, 40, 24}};
+
+    *m = (dinov_model){.patch = c->student.patch_size, .registers = c->student.num_register_tokens, .channels = 3, .ffn = c->student.ffn_layer,
+                       .layerscale = c->student.layerscale > 0, .qkv_bias = c->student.qkv_bias, .ln_eps = 1e-6,
+                       .interp = {c->student.interpolate_offset, c->student.interpolate_antialias}};
+    if (strcmp(c->student.arch, "vit_custom") == 0) m->dim = c->student.embed_dim, m->depth = c->student.depth, m->heads = c->student.num_heads;
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (strcmp(c->student.arch, known[i].name) == 0) m->dim = known[i].dim, m->depth = known[i].depth, m->heads = known[i].heads;
+    if (m->dim == 0)
+        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-ARCH", "student.arch: expected vit_small, vit_base, vit_large, vit_giant2 or vit_custom, found %s",
+                          c->student.arch);
+    DINOV_TRY(sizes(c, err));
+    m->hidden = m->ffn == DINOV_FFN_SWIGLU ? (4 * m->dim * 2 / 3 + 7) / 8 * 8 : 4 * m->dim;
+    m->grid_h = m->grid_w = c->crops.global_crops_size / m->patch;
+    return dinov_model_check(m, "student", err);
+}
