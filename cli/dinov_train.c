@@ -110,9 +110,7 @@ static dinov_status choose_data(dinov_config *config, int argc, char **argv, con
         }
         return DINOV_OK;
     }
-    if (strncmp(config->train.dataset_path, "ImageNet", 8) == 0)
-        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-DATA", "train.dataset_path: %s names a data set of the official code; name the folder, the list (@FILE) or the tar "
-                          "shards that hold its pictures: labels and index files are not needed", config->train.dataset_path);
+    DINOV_TRY(dinov_config_check_data(config, err));
     snprintf(text, sizeof text, "%s", config->train.dataset_path);
     for (char *path = strtok(text, ":"); path && *count < most; path = strtok(NULL, ":")) paths[(*count)++] = path;
     return DINOV_OK;

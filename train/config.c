@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define KEY(field) offsetof(dinov_config, field)
 #define HEAD(group, name)                                                                                                        \
@@ -22,8 +23,18 @@
         {name ".head_nlayers", DINOV_CFG_INT, KEY(group.head.head_nlayers), "3", 1, 8, 0, "layers of the head's MLP"},           \
         {name ".head_hidden_dim", DINOV_CFG_INT, KEY(group.head.head_hidden_dim), "2048", 1, 1 << 20, 0, "width inside the head's MLP"}
 
+#define PRECISION(part, reduce)                                                                                                  \
+    {"compute_precision." part ".sharding_strategy", DINOV_CFG_IGNORED, 0, "SHARD_GRAD_OP", 0, 0, 0, PRECISION_HELP},            \
+        {"compute_precision." part ".mixed_precision.param_dtype", DINOV_CFG_IGNORED, 0, "fp16", 0, 0, 0, PRECISION_HELP},       \
+        {"compute_precision." part ".mixed_precision.reduce_dtype", DINOV_CFG_IGNORED, 0, reduce, 0, 0, 0, PRECISION_HELP},      \
+        {"compute_precision." part ".mixed_precision.buffer_dtype", DINOV_CFG_IGNORED, 0, "fp32", 0, 0, 0, PRECISION_HELP}
+
+static const char PRECISION_HELP[] = "everything is computed in f32";
+
 #define REAL_MAX 1e9
-#define INT_MAX_ 1e12
+#define WHOLE_MAX 1e12
+/* Of what is multiplied into steps or images, so that products stay inside 63 bits. */
+#define FACTOR_MAX 2147483647.0
 
 static const struct row rows[] = {
     {"dino.loss_weight", DINOV_CFG_REAL, KEY(dino.head.loss_weight), "1.0", 0, REAL_MAX, 0, "weight of the DINO loss; 0 leaves it out"},
@@ -37,20 +48,20 @@ static const struct row rows[] = {
     {"train.batch_size_per_gpu", DINOV_CFG_INT, KEY(train.batch_size_per_gpu), "64", 1, 1 << 20, 0, "images of one micro-batch"},
     {"train.accumulation", DINOV_CFG_INT, KEY(train.accumulation), "1", 1, 1 << 16, 0,
      "ours: micro-batches of one step; centring, Sinkhorn-Knopp and KoLeo see all of them"},
-    {"train.dataset_path", DINOV_CFG_TEXT_, KEY(train.dataset_path), "ImageNet:split=TRAIN", 0, 0, 0,
+    {"train.dataset_path", DINOV_CFG_TEXT, KEY(train.dataset_path), "ImageNet:split=TRAIN", 0, 0, 0,
      "folders, lists or tar shards, separated by ':'; usually given on the command line"},
-    {"train.output_dir", DINOV_CFG_TEXT_, KEY(train.output_dir), ".", 0, 0, 1, "the run's folder; usually given on the command line (-o)"},
-    {"train.saveckp_freq", DINOV_CFG_INT, KEY(train.saveckp_freq), "20", 1, INT_MAX_, 1, "epochs between checkpoints"},
-    {"train.save_every", DINOV_CFG_INT, KEY(train.save_every), "0", 0, INT_MAX_, 1, "ours: steps between checkpoints; 0: saveckp_freq epochs"},
-    {"train.keep_last", DINOV_CFG_INT, KEY(train.keep_last), "3", 2, INT_MAX_, 1, "ours: newest checkpoints that are kept"},
-    {"train.keep_every", DINOV_CFG_INT, KEY(train.keep_every), "0", 0, INT_MAX_, 1, "ours: checkpoints of steps that divide by it are kept too; 0: none"},
-    {"train.log_every", DINOV_CFG_INT, KEY(train.log_every), "10", 1, INT_MAX_, 1, "ours: steps between lines of metrics.jsonl"},
-    {"train.bad_steps", DINOV_CFG_INT, KEY(train.bad_steps), "3", 1, INT_MAX_, 1, "ours: steps in a row that are not finite and end the run"},
+    {"train.output_dir", DINOV_CFG_TEXT, KEY(train.output_dir), ".", 0, 0, 1, "the run's folder; usually given on the command line (-o)"},
+    {"train.saveckp_freq", DINOV_CFG_INT, KEY(train.saveckp_freq), "20", 1, FACTOR_MAX, 1, "epochs between checkpoints"},
+    {"train.save_every", DINOV_CFG_INT, KEY(train.save_every), "0", 0, WHOLE_MAX, 1, "ours: steps between checkpoints; 0: saveckp_freq epochs"},
+    {"train.keep_last", DINOV_CFG_INT, KEY(train.keep_last), "3", 2, WHOLE_MAX, 1, "ours: newest checkpoints that are kept"},
+    {"train.keep_every", DINOV_CFG_INT, KEY(train.keep_every), "0", 0, WHOLE_MAX, 1, "ours: checkpoints of steps that divide by it are kept too; 0: none"},
+    {"train.log_every", DINOV_CFG_INT, KEY(train.log_every), "10", 1, WHOLE_MAX, 1, "ours: steps between lines of metrics.jsonl"},
+    {"train.bad_steps", DINOV_CFG_INT, KEY(train.bad_steps), "3", 1, WHOLE_MAX, 1, "ours: steps in a row that are not finite and end the run"},
     {"train.cache_mib", DINOV_CFG_INT, KEY(train.cache_mib), "256", 0, 1 << 24, 1, "ours: MiB of decoded pictures kept in memory"},
     {"train.recompute", DINOV_CFG_BOOL, KEY(train.recompute), "false", 0, 1, 1, "ours: compute activations again instead of keeping them"},
-    {"train.seed", DINOV_CFG_INT, KEY(train.seed), "0", 0, INT_MAX_, 0, "seed of everything that is drawn"},
+    {"train.seed", DINOV_CFG_INT, KEY(train.seed), "0", 0, WHOLE_MAX, 0, "seed of everything that is drawn"},
     {"train.num_workers", DINOV_CFG_INT, KEY(train.num_workers), "10", 1, 1024, 1, "threads that prepare pictures, at most one a core"},
-    {"train.OFFICIAL_EPOCH_LENGTH", DINOV_CFG_INT, KEY(train.OFFICIAL_EPOCH_LENGTH), "1250", 1, INT_MAX_, 0, "steps of an epoch, whatever the data"},
+    {"train.OFFICIAL_EPOCH_LENGTH", DINOV_CFG_INT, KEY(train.OFFICIAL_EPOCH_LENGTH), "1250", 1, FACTOR_MAX, 0, "steps of an epoch, whatever the data"},
     {"train.cache_dataset", DINOV_CFG_IGNORED, 0, "true", 0, 0, 0, "the index is always built at the start"},
     {"train.centering", DINOV_CFG_CENTERING, KEY(train.centering), "centering", 0, 0, 0, "centering or sinkhorn_knopp"},
     {"student.arch", DINOV_CFG_ARCH, KEY(student.arch), "vit_large", 0, 0, 0,
@@ -62,7 +73,7 @@ static const struct row rows[] = {
     {"student.drop_path_rate", DINOV_CFG_REAL, KEY(student.drop_path_rate), "0.3", 0, 0.999, 0, "stochastic depth"},
     {"student.layerscale", DINOV_CFG_REAL, KEY(student.layerscale), "1.0e-05", 0, REAL_MAX, 0, "first value of LayerScale; 0: none"},
     {"student.drop_path_uniform", DINOV_CFG_BOOL, KEY(student.drop_path_uniform), "true", 0, 1, 0, "the same rate in every block, or growing from 0"},
-    {"student.pretrained_weights", DINOV_CFG_TEXT_, KEY(student.pretrained_weights), "", 0, 0, 0, "backbone to start from (--init)"},
+    {"student.pretrained_weights", DINOV_CFG_TEXT, KEY(student.pretrained_weights), "", 0, 0, 0, "backbone to start from (--init)"},
     {"student.ffn_layer", DINOV_CFG_FFN, KEY(student.ffn_layer), "mlp", 0, 0, 0, "mlp, swiglu or swiglufused"},
     {"student.block_chunks", DINOV_CFG_IGNORED, 0, "0", 0, 0, 0, "blocks are not grouped"},
     {"student.qkv_bias", DINOV_CFG_BOOL, KEY(student.qkv_bias), "true", 0, 1, 0, "attn.qkv has a bias"},
@@ -75,16 +86,16 @@ static const struct row rows[] = {
     {"teacher.final_momentum_teacher", DINOV_CFG_REAL, KEY(teacher.final_momentum_teacher), "1.0", 0, 1, 0, "and at the end"},
     {"teacher.warmup_teacher_temp", DINOV_CFG_REAL, KEY(teacher.warmup_teacher_temp), "0.04", 1e-3, 10, 0, "teacher temperature at the start"},
     {"teacher.teacher_temp", DINOV_CFG_REAL, KEY(teacher.teacher_temp), "0.07", 1e-3, 10, 0, "and after its warm-up"},
-    {"teacher.warmup_teacher_temp_epochs", DINOV_CFG_INT, KEY(teacher.warmup_teacher_temp_epochs), "30", 0, INT_MAX_, 0, "length of that warm-up"},
-    {"optim.epochs", DINOV_CFG_INT, KEY(optim.epochs), "100", 1, INT_MAX_, 0, "length of the run"},
+    {"teacher.warmup_teacher_temp_epochs", DINOV_CFG_INT, KEY(teacher.warmup_teacher_temp_epochs), "30", 0, FACTOR_MAX, 0, "length of that warm-up"},
+    {"optim.epochs", DINOV_CFG_INT, KEY(optim.epochs), "100", 1, FACTOR_MAX, 0, "length of the run"},
     {"optim.weight_decay", DINOV_CFG_REAL, KEY(optim.weight_decay), "0.04", 0, REAL_MAX, 0, "at the start"},
     {"optim.weight_decay_end", DINOV_CFG_REAL, KEY(optim.weight_decay_end), "0.4", 0, REAL_MAX, 0, "at the end"},
     {"optim.base_lr", DINOV_CFG_REAL, KEY(optim.base_lr), "0.004", 0, REAL_MAX, 0, "learning rate of a batch of 1024; scaled by sqrt(batch / 1024)"},
     {"optim.lr", DINOV_CFG_IGNORED, 0, "0.", 0, 0, 0, "computed from base_lr"},
-    {"optim.warmup_epochs", DINOV_CFG_INT, KEY(optim.warmup_epochs), "10", 0, INT_MAX_, 0, "of the learning rate"},
+    {"optim.warmup_epochs", DINOV_CFG_INT, KEY(optim.warmup_epochs), "10", 0, FACTOR_MAX, 0, "of the learning rate"},
     {"optim.min_lr", DINOV_CFG_REAL, KEY(optim.min_lr), "1.0e-06", 0, REAL_MAX, 0, "at the end; not scaled"},
     {"optim.clip_grad", DINOV_CFG_REAL, KEY(optim.clip_grad), "3.0", 0, REAL_MAX, 0, "largest gradient norm of a module; 0: no clipping"},
-    {"optim.freeze_last_layer_epochs", DINOV_CFG_INT, KEY(optim.freeze_last_layer_epochs), "1", 0, INT_MAX_, 0, "prototypes stand still so long"},
+    {"optim.freeze_last_layer_epochs", DINOV_CFG_INT, KEY(optim.freeze_last_layer_epochs), "1", 0, FACTOR_MAX, 0, "prototypes stand still so long"},
     {"optim.scaling_rule", DINOV_CFG_FIXED, 0, "sqrt_wrt_1024", 0, 0, 0, "the only rule"},
     {"optim.patch_embed_lr_mult", DINOV_CFG_REAL, KEY(optim.patch_embed_lr_mult), "0.2", 0, REAL_MAX, 0, "learning rate of the patch embedding, times this"},
     {"optim.layerwise_decay", DINOV_CFG_REAL, KEY(optim.layerwise_decay), "0.9", 0, 1, 0, "learning rate of a block against the next one's"},
@@ -98,10 +109,16 @@ static const struct row rows[] = {
     {"crops.blur_as_published", DINOV_CFG_BOOL, KEY(crops.blur_as_published), "false", 0, 1, 0,
      "ours: blur 1.0, 0.1 and 0.5 of the crops, as the paper has it, not 0, 0.9 and 0.5 as the released models were trained"},
     {"evaluation.eval_period_iterations", DINOV_CFG_IGNORED, 0, "12500", 0, 0, 0, "every checkpoint holds the backbone; see knn_every"},
-    {"evaluation.knn_every", DINOV_CFG_INT, KEY(evaluation.knn_every), "0", 0, INT_MAX_, 1, "ours: steps between k-NN figures; 0: none"},
-    {"evaluation.knn_train", DINOV_CFG_TEXT_, KEY(evaluation.knn_train), "", 0, 0, 1, "ours: labelled folder or shards that vote"},
-    {"evaluation.knn_test", DINOV_CFG_TEXT_, KEY(evaluation.knn_test), "", 0, 0, 1, "ours: labelled folder or shards that are asked"},
-    {"compute_precision", DINOV_CFG_IGNORED, 0, "", 0, 0, 0, "everything is computed in f32"},
+    {"evaluation.knn_every", DINOV_CFG_INT, KEY(evaluation.knn_every), "0", 0, WHOLE_MAX, 1, "ours: steps between k-NN figures; 0: none"},
+    {"evaluation.knn_train", DINOV_CFG_TEXT, KEY(evaluation.knn_train), "", 0, 0, 1, "ours: labelled folder or shards that vote"},
+    {"evaluation.knn_test", DINOV_CFG_TEXT, KEY(evaluation.knn_test), "", 0, 0, 1, "ours: labelled folder or shards that are asked"},
+    {"compute_precision.grad_scaler", DINOV_CFG_IGNORED, 0, "true", 0, 0, 0, PRECISION_HELP},
+    PRECISION("teacher.backbone", "fp16"),
+    PRECISION("teacher.dino_head", "fp16"),
+    PRECISION("teacher.ibot_head", "fp16"),
+    PRECISION("student.backbone", "fp16"),
+    PRECISION("student.dino_head", "fp32"),
+    PRECISION("student.ibot_head", "fp32"),
     {"MODEL.WEIGHTS", DINOV_CFG_IGNORED, 0, "", 0, 0, 0, "checkpoints are found in the run's folder"},
 };
 
@@ -119,70 +136,122 @@ static const char *const centerings[] = {[DINOV_CENTERING] = "centering", [DINOV
 
 static void *place(const dinov_config *c, const struct row *row) { return (char *)(uintptr_t)c + row->offset; }
 
-static bool number(double *out, const char *text, char **end)
+/* Architectures that have numbers of their own. */
+static const struct {
+    const char *name;
+    int64_t     dim, depth, heads;
+} archs[] = {{"vit_small", 384, 12, 6}, {"vit_base", 768, 12, 12}, {"vit_large", 1024, 24, 16}, {"vit_giant2", 1536, 40, 24}};
+
+enum { ARCHS = sizeof archs / sizeof archs[0] };
+
+/* The row of archs, ARCHS for vit_custom, or -1. */
+static int arch_of(const char *name)
 {
-    errno = 0;
-    *out  = strtod(text, end);
-    return *end != text && !errno && isfinite(*out);
+    for (int i = 0; i < ARCHS; i++)
+        if (strcmp(name, archs[i].name) == 0) return i;
+    return strcmp(name, "vit_custom") == 0 ? ARCHS : -1;
 }
 
-static dinov_status refuse(const struct row *row, const char *where, const char *expected, const char *text, dinov_error *err)
+static dinov_status refuse_arch(const char *where, const char *name, dinov_error *err)
+{
+    char found[DINOV_ESCAPED];
+    return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-ARCH", "%sstudent.arch: expected vit_small, vit_base, vit_large, vit_giant2 or vit_custom, found \"%s\"",
+                      where, dinov_escape(found, sizeof found, name, strlen(name)));
+}
+
+/* Decimal, finite and not too small for a double; strtod alone would take "0x1p4" and "inf" too. */
+static bool number(double *out, const char *text, const char **end)
+{
+    char *stop;
+    if (strspn(text, "+-.0123456789") == 0) return false;
+    errno = 0;
+    *out  = strtod(text, &stop);
+    *end  = stop;
+    return stop != text && !errno && isfinite(*out) && strspn(text, "+-.0123456789eE") >= (size_t)(stop - text);
+}
+
+/* Decimal without leading zeros, which YAML takes for octal. */
+static bool whole(int64_t *out, const char *text)
+{
+    const char *digits = text + (*text == '+' || *text == '-');
+    if (!*digits || strspn(digits, "0123456789") != strlen(digits) || (*digits == '0' && digits[1])) return false;
+    errno = 0;
+    *out  = strtoll(text, NULL, 10);
+    return !errno;
+}
+
+/* Upstream's value in another spelling: "0" for "0.", "True" for "true". */
+static bool same_value(const char *a, const char *b)
+{
+    double      x, y;
+    const char *end_a, *end_b;
+    if (number(&x, a, &end_a) && number(&y, b, &end_b) && !*end_a && !*end_b) return x == y;
+    return strcasecmp(a, b) == 0;
+}
+
+bool dinov_config_row_is_default(const struct row *row, const char *text) { return same_value(row->text, text); }
+
+dinov_status dinov_config_refuse(const struct row *row, const char *where, const char *expected, const char *text, dinov_error *err)
 {
     char found[DINOV_ESCAPED];
     return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-VALUE", "%s: %s: expected %s, found \"%s\"", where, row->name, expected,
                       dinov_escape(found, sizeof found, text, strlen(text)));
 }
 
-static dinov_status set_pair(const struct row *row, double *pair, const char *text, const char *where, dinov_error *err)
+static const char *skip_blanks(const char *text) { return text + strspn(text, " "); }
+
+static bool pair_of(double *pair, const char *text)
 {
-    char  *end;
-    double a, b;
-    bool   ok = *text == '[' && number(&a, text + 1, &end) && *end == ',' && number(&b, end + 1, &end);
-    while (ok && *end == ' ') end++;
-    if (!ok || strcmp(end, "]") != 0 || a < row->min || b > row->max || a > b)
-        return refuse(row, where, "two numbers from 0 to 1, ascending, as in [0.1, 0.5]", text, err);
-    pair[0] = a, pair[1] = b;
-    return DINOV_OK;
+    if (*text != '[' || !number(&pair[0], skip_blanks(text + 1), &text)) return false;
+    text = skip_blanks(text);
+    if (*text != ',' || !number(&pair[1], skip_blanks(text + 1), &text)) return false;
+    return strcmp(skip_blanks(text), "]") == 0;
 }
 
 dinov_status dinov_config_set_row(dinov_config *c, const struct row *row, const char *text, const char *where, dinov_error *err)
 {
-    char   expected[128], *end;
-    double real;
-    void  *at = place(c, row);
+    char        expected[128];
+    const char *end;
+    double      real, pair[2];
+    int64_t     integer;
+    void       *at = place(c, row);
 
     switch (row->kind) {
     case DINOV_CFG_REAL:
         if (!number(&real, text, &end) || *end || real < row->min || real > row->max) {
             snprintf(expected, sizeof expected, "a number from %g to %g", row->min, row->max);
-            return refuse(row, where, expected, text, err);
+            return dinov_config_refuse(row, where, expected, text, err);
         }
         *(double *)at = real;
         return DINOV_OK;
-    case DINOV_CFG_INT: {
-        errno             = 0;
-        long long integer = strtoll(text, &end, 10);
-        if (errno || end == text || *end || (double)integer < row->min || (double)integer > row->max) {
+    case DINOV_CFG_INT:
+        if (!whole(&integer, text) || (double)integer < row->min || (double)integer > row->max) {
             snprintf(expected, sizeof expected, "a whole number from %.0f to %.0f", row->min, row->max);
-            return refuse(row, where, expected, text, err);
+            return dinov_config_refuse(row, where, expected, text, err);
         }
         *(int64_t *)at = integer;
         return DINOV_OK;
-    }
     case DINOV_CFG_BOOL:
         if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0 && strcmp(text, "True") != 0 && strcmp(text, "False") != 0)
-            return refuse(row, where, "true or false", text, err);
+            return dinov_config_refuse(row, where, "true or false", text, err);
         *(bool *)at = *text == 't' || *text == 'T';
         return DINOV_OK;
-    case DINOV_CFG_PAIR: return set_pair(row, at, text, where, err);
-    case DINOV_CFG_TEXT_:
+    case DINOV_CFG_PAIR:
+        if (!pair_of(pair, text) || pair[0] < row->min || pair[1] > row->max || pair[0] > pair[1])
+            return dinov_config_refuse(row, where, "two numbers from 0 to 1, ascending, as in [0.1, 0.5]", text, err);
+        memcpy(at, pair, sizeof pair);
+        return DINOV_OK;
+    case DINOV_CFG_TEXT:
         if (strlen(text) >= DINOV_CONFIG_TEXT || !dinov_text_printable(text, strlen(text)))
-            return refuse(row, where, "less than 1,024 bytes of printable text", text, err);
-        memcpy(at, text, strlen(text) + 1);
+            return dinov_config_refuse(row, where, "less than 1,024 bytes of printable text", text, err);
+        memset(at, 0, DINOV_CONFIG_TEXT); /* nothing of a longer text before: equal configurations have equal bytes */
+        memcpy(at, text, strlen(text));
         return DINOV_OK;
     case DINOV_CFG_ARCH:
-        if (strlen(text) >= sizeof c->student.arch) return refuse(row, where, "the name of an architecture", text, err);
-        memcpy(at, text, strlen(text) + 1);
+        snprintf(expected, sizeof expected, "%.*s: ", (int)sizeof expected - 3, where);
+        if (arch_of(text) < 0) return refuse_arch(expected, text, err);
+        memset(at, 0, sizeof c->student.arch);
+        memcpy(at, text, strlen(text));
         return DINOV_OK;
     case DINOV_CFG_CENTERING:
         for (int i = DINOV_CENTERING; i <= DINOV_SINKHORN_KNOPP; i++)
@@ -190,14 +259,14 @@ dinov_status dinov_config_set_row(dinov_config *c, const struct row *row, const 
                 *(dinov_centering *)at = (dinov_centering)i;
                 return DINOV_OK;
             }
-        return refuse(row, where, "centering or sinkhorn_knopp", text, err);
+        return dinov_config_refuse(row, where, "centering or sinkhorn_knopp", text, err);
     case DINOV_CFG_FFN:
         if (strcmp(text, "mlp") != 0 && strcmp(text, "swiglu") != 0 && strcmp(text, "swiglufused") != 0)
-            return refuse(row, where, "mlp, swiglu or swiglufused", text, err);
+            return dinov_config_refuse(row, where, "mlp, swiglu or swiglufused", text, err);
         *(dinov_ffn *)at = strcmp(text, "mlp") == 0 ? DINOV_FFN_MLP : DINOV_FFN_SWIGLU;
         return DINOV_OK;
     case DINOV_CFG_FIXED:
-        if (strcmp(text, row->text) == 0 || (strcmp(row->text, "true") == 0 && strcmp(text, "True") == 0)) return DINOV_OK;
+        if (same_value(row->text, text)) return DINOV_OK;
         return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-REFUSED", "%s: %s: only \"%s\" exists here, and leaving your value out would change "
                           "what is trained; remove the line or set it to that", where, row->name, row->text);
     case DINOV_CFG_IGNORED: return DINOV_OK;
@@ -219,7 +288,7 @@ static void print_value(const dinov_config *c, const struct row *row, dinov_text
         dinov_text_double(out, ((const double *)at)[1]);
         dinov_text_puts(out, "]");
         break;
-    case DINOV_CFG_TEXT_:
+    case DINOV_CFG_TEXT:
     case DINOV_CFG_ARCH:
         dinov_text_puts(out, "\"");
         dinov_text_escaped(out, at, strlen(at));
@@ -277,7 +346,7 @@ bool dinov_config_diff(const dinov_config *a, const dinov_config *b, bool all, d
             dinov_text_puts(out, x.data);
             dinov_text_puts(out, " -> ");
             dinov_text_puts(out, y.data);
-            dinov_text_puts(out, "\n");
+            dinov_text_puts(out, rows[i].free ? " (may change)\n" : "\n");
         }
         dinov_text_clear(&x);
         dinov_text_clear(&y);
@@ -285,20 +354,58 @@ bool dinov_config_diff(const dinov_config *a, const dinov_config *b, bool all, d
     return differs;
 }
 
+/* What a key may be set to, for the page; the longest is a list of names. */
+static void document_values(const struct row *row, dinov_text *out)
+{
+    char text[64] = "";
+    switch (row->kind) {
+    case DINOV_CFG_REAL: snprintf(text, sizeof text, "%g to %g", row->min, row->max); break;
+    case DINOV_CFG_INT: snprintf(text, sizeof text, "%.0f to %.0f", row->min, row->max); break;
+    case DINOV_CFG_BOOL: snprintf(text, sizeof text, "true, false"); break;
+    case DINOV_CFG_PAIR: snprintf(text, sizeof text, "two of %g to %g", row->min, row->max); break;
+    case DINOV_CFG_TEXT: snprintf(text, sizeof text, "text"); break;
+    case DINOV_CFG_ARCH:
+        for (int i = 0; i < ARCHS; i++) {
+            dinov_text_puts(out, archs[i].name);
+            dinov_text_puts(out, ", ");
+        }
+        snprintf(text, sizeof text, "vit_custom");
+        break;
+    case DINOV_CFG_CENTERING: snprintf(text, sizeof text, "%s, %s", centerings[DINOV_CENTERING], centerings[DINOV_SINKHORN_KNOPP]); break;
+    case DINOV_CFG_FFN: snprintf(text, sizeof text, "mlp, swiglu, swiglufused"); break;
+    case DINOV_CFG_FIXED: snprintf(text, sizeof text, "this only"); break;
+    case DINOV_CFG_IGNORED: snprintf(text, sizeof text, "any"); break;
+    }
+    dinov_text_puts(out, text);
+}
+
 void dinov_config_document(dinov_text *out)
 {
     dinov_text_puts(out, "# Configuration\n\n"
                          "Keys of `dinov-train`, under the names of the official code's YAML files, which are read as they are. Order: these\n"
-                         "defaults, then `--config` (a file, or `tiny-cpu` or `small-1gpu`), then `KEY=VALUE` on the command line. Keys marked\n"
+                         "defaults, then `-c` (a file, or `tiny-cpu` or `small-1gpu`), then `KEY=VALUE` on the command line. Keys marked\n"
                          "with a star may change when a run goes on; any other change is refused, and `--fork` starts a new run from it.\n"
-                         "This page is printed from the table in `train/config.c`.\n\n| key | default | meaning |\n|---|---|---|\n");
+                         "`dinov-train config` prints what is in effect. This page is printed from the table in `train/config.c`.\n\n"
+                         "| key | default | values | meaning |\n| --- | --- | --- | --- |\n");
     for (int i = 0; i < ROWS; i++) {
+        /* Keys that mean nothing here for one reason share the text of it, and a line. */
+        const char *help = rows[i].help;
+        bool        first = i == 0 || rows[i - 1].help != help, last = i + 1 == ROWS || rows[i + 1].help != help;
+        bool        same = rows[i].kind == DINOV_CFG_IGNORED && !(first && last);
+        if (same && !first) continue;
         dinov_text_puts(out, "| `");
-        dinov_text_puts(out, rows[i].name);
-        dinov_text_puts(out, rows[i].free ? "` * | " : "` | ");
-        dinov_text_puts(out, rows[i].text);
+        dinov_text_add(out, rows[i].name, same ? strcspn(rows[i].name, ".") : strlen(rows[i].name));
+        dinov_text_puts(out, same ? ".*`" : "`");
+        dinov_text_puts(out, rows[i].free ? " * | " : " | ");
+        if (!same && rows[i].text[0]) {
+            dinov_text_puts(out, "`");
+            dinov_text_puts(out, rows[i].text);
+            dinov_text_puts(out, "`");
+        }
         dinov_text_puts(out, " | ");
-        if (rows[i].kind == DINOV_CFG_IGNORED) dinov_text_puts(out, "understood, without effect: ");
+        document_values(&rows[i], out);
+        dinov_text_puts(out, " | ");
+        if (rows[i].kind == DINOV_CFG_IGNORED) dinov_text_puts(out, "read, without effect: ");
         dinov_text_puts(out, rows[i].help);
         dinov_text_puts(out, " |\n");
     }
@@ -325,24 +432,52 @@ static dinov_status sizes(const dinov_config *c, dinov_error *err)
     return DINOV_OK;
 }
 
+/* Sizes of vit_custom that were set beside another architecture would be left out silently. */
+static dinov_status named_sizes(const dinov_config *c, const dinov_model *m, dinov_error *err)
+{
+    dinov_config d;
+    dinov_config_default(&d);
+    if ((c->student.embed_dim == m->dim || c->student.embed_dim == d.student.embed_dim) &&
+        (c->student.depth == m->depth || c->student.depth == d.student.depth) &&
+        (c->student.num_heads == m->heads || c->student.num_heads == d.student.num_heads))
+        return DINOV_OK;
+    return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-ARCH", "student.arch: %s has embed_dim=%lld depth=%lld num_heads=%lld of its own, and student has %lld, %lld and %lld; "
+                      "give student.arch=vit_custom to use these, or set them to its own", c->student.arch, (long long)m->dim, (long long)m->depth,
+                      (long long)m->heads, (long long)c->student.embed_dim, (long long)c->student.depth, (long long)c->student.num_heads);
+}
+
 dinov_status dinov_config_model(const dinov_config *c, dinov_model *m, dinov_error *err)
 {
-    static const struct {
-        const char *name;
-        int64_t     dim, depth, heads;
-    } known[] = {{"vit_small", 384, 12, 6}, {"vit_base", 768, 12, 12}, {"vit_large", 1024, 24, 16}, {"vit_giant2", 1536, 40, 24}};
-
-    *m = (dinov_model){.patch = c->student.patch_size, .registers = c->student.num_register_tokens, .channels = 3, .ffn = c->student.ffn_layer,
-                       .layerscale = c->student.layerscale > 0, .qkv_bias = c->student.qkv_bias, .ln_eps = 1e-6,
-                       .interp = {c->student.interpolate_offset, c->student.interpolate_antialias}};
-    if (strcmp(c->student.arch, "vit_custom") == 0) m->dim = c->student.embed_dim, m->depth = c->student.depth, m->heads = c->student.num_heads;
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-        if (strcmp(c->student.arch, known[i].name) == 0) m->dim = known[i].dim, m->depth = known[i].depth, m->heads = known[i].heads;
-    if (m->dim == 0)
-        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-ARCH", "student.arch: expected vit_small, vit_base, vit_large, vit_giant2 or vit_custom, found %s",
-                          c->student.arch);
+    int arch = arch_of(c->student.arch);
+    if (arch < 0) return refuse_arch("", c->student.arch, err);
+    *m = (dinov_model){
+        .patch      = c->student.patch_size,
+        .dim        = arch < ARCHS ? archs[arch].dim : c->student.embed_dim,
+        .depth      = arch < ARCHS ? archs[arch].depth : c->student.depth,
+        .heads      = arch < ARCHS ? archs[arch].heads : c->student.num_heads,
+        .registers  = c->student.num_register_tokens,
+        .channels   = 3,
+        .ffn        = c->student.ffn_layer,
+        .layerscale = c->student.layerscale > 0,
+        .qkv_bias   = c->student.qkv_bias,
+        .ln_eps     = 1e-6,
+        .interp     = {c->student.interpolate_offset, c->student.interpolate_antialias},
+    };
+    if (arch < ARCHS) DINOV_TRY(named_sizes(c, m, err));
     DINOV_TRY(sizes(c, err));
     m->hidden = m->ffn == DINOV_FFN_SWIGLU ? (4 * m->dim * 2 / 3 + 7) / 8 * 8 : 4 * m->dim;
     m->grid_h = m->grid_w = c->crops.global_crops_size / m->patch;
     return dinov_model_check(m, "student", err);
+}
+
+dinov_status dinov_config_check_data(const dinov_config *c, dinov_error *err)
+{
+    const char *path = c->train.dataset_path;
+    size_t      name = strcspn(path, ":");
+    if (path[0] == '\0')
+        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-DATA", "train.dataset_path: expected folders, lists (@FILE) or tar shards of pictures, found none");
+    if ((name == 8 && strncmp(path, "ImageNet", name) == 0) || (name == 11 && strncmp(path, "ImageNet22k", name) == 0))
+        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-DATA", "train.dataset_path: %s names a data set of the official code; give the folder, the list (@FILE) or "
+                          "the tar shards that hold its pictures (a folder of that name is written ./%.*s)", path, (int)name, path);
+    return DINOV_OK;
 }

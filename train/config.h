@@ -84,23 +84,26 @@ void dinov_config_default(dinov_config *config);
 typedef void (*dinov_config_note)(void *arg, const char *sentence);
 
 /* Sets what a YAML document says, over what is there. `name` stands for the file. note may be NULL. ERR_CONFIG: CFG-YAML for what
- * is no plain mapping of keys, CFG-KEY for an unknown key (with the nearest name), CFG-VALUE, CFG-REFUSED. ERR_NOMEM. */
+ * is no plain mapping of keys, CFG-KEY for an unknown key (with the nearest name), CFG-VALUE, CFG-ARCH, CFG-REFUSED. ERR_NOMEM. */
 dinov_status dinov_config_read(dinov_config *config, const void *yaml, size_t size, const char *name, dinov_config_note note, void *arg,
                                dinov_error *err);
 /* A file, or one of our presets by name ("tiny-cpu"). */
 dinov_status dinov_config_load(dinov_config *config, const char *path, dinov_config_note note, void *arg, dinov_error *err);
-/* "optim.base_lr=0.002" */
+/* "optim.base_lr=0.002", "ibot.mask_ratio_min_max=[0.1,0.5]"; a value in quotes is read as YAML, any other text as it is. */
 dinov_status dinov_config_set(dinov_config *config, const char *assignment, dinov_config_note note, void *arg, dinov_error *err);
 
 /* Every key, as YAML that reads back to the same configuration. dinov_text_clear; `failed` when memory ran out. */
 void dinov_config_print(const dinov_config *config, dinov_text *out);
 /* A line for each key that differs, "optim.base_lr: 0.004 -> 0.002"; false when there is none. Keys that may change in the
- * middle of a run are left out unless `all`. */
+ * middle of a run are left out unless `all`, and then end in " (may change)". */
 bool dinov_config_diff(const dinov_config *a, const dinov_config *b, bool all, dinov_text *out);
 /* The table of keys as Markdown: docs/config.md. */
 void dinov_config_document(dinov_text *out);
 
-/* The student's numbers. ERR_CONFIG: CFG-ARCH for an architecture that does not exist, CFG-VALUE for sizes that do not fit. */
+/* The student's numbers. ERR_CONFIG: CFG-ARCH for an architecture that does not exist or sizes beside one that has its own,
+ * CFG-VALUE for sizes that do not fit. */
 dinov_status dinov_config_model(const dinov_config *config, dinov_model *model, dinov_error *err);
+/* train.dataset_path names pictures, not a data set of the official code. ERR_CONFIG CFG-DATA. */
+dinov_status dinov_config_check_data(const dinov_config *config, dinov_error *err);
 
 #endif

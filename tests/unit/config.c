@@ -78,6 +78,12 @@ static void what_is_printed_reads_back(void **state)
         assert_int_equal(dinov_config_set(&b, "train.num_workers=1", NULL, NULL, &err), DINOV_OK);
         assert_true(dinov_config_diff(&a, &b, false, &diff));
         assert_true(strstr(diff.data, "optim.base_lr: ") == diff.data && strstr(diff.data, " -> 0.5\n") && !strstr(diff.data, "num_workers"));
+        dinov_text_clear(&diff);
+        assert_true(dinov_config_diff(&a, &b, true, &diff));
+        assert_non_null(strstr(diff.data, " -> 0.5\n"));
+        assert_non_null(strstr(diff.data, "train.num_workers: 10 -> 1 (may change)\n"));
+        assert_true(dinov_config_set(&a, "optim.base_lr=0.5", NULL, NULL, &err) == DINOV_OK && !dinov_config_diff(&a, &b, false, &diff));
+        assert_memory_equal(&a.student, &b.student, sizeof a.student);
         dinov_text_clear(&text);
         dinov_text_clear(&diff);
     }
@@ -90,7 +96,7 @@ static void refusals_say_where_and_what(void **state)
         const char *yaml, *code, *says;
     } rows[] = {
         {"optim:\n  base_lrr: 1\n", "CFG-KEY", "file.yaml:2: there is no key optim.base_lrr; the nearest is optim.base_lr"},
-        {"optim:\n  epochs: many\n", "CFG-VALUE", "file.yaml:2: optim.epochs: expected a whole number from 1 to 1000000000000, found \"many\""},
+        {"optim:\n  epochs: many\n", "CFG-VALUE", "file.yaml:2: optim.epochs: expected a whole number from 1 to 2147483647, found \"many\""},
         {"optim:\n  epochs: 1e3\n", "CFG-VALUE", "optim.epochs"},
         {"optim:\n  adamw_beta1: nan\n", "CFG-VALUE", "optim.adamw_beta1"},
         {"ibot:\n  mask_ratio_min_max: [0.5, 0.1]\n", "CFG-VALUE", "ascending"},
@@ -105,7 +111,38 @@ static void refusals_say_where_and_what(void **state)
         {"optim: *a\n", "CFG-YAML", "alias"},
         {"optim:\n  epochs: 1\n  epochs: 2\n", "CFG-YAML", "stands twice"},
         {"- a\n- b\n", "CFG-YAML", "one mapping"},
-        {"a: {b: {c: {d: {e: {f: {g: {h: {i: 1}}}}}}}}\n", "CFG-YAML", "groups within groups"},
+        {"a: {b: {c: {d: {e: {f: {g: {h: {i: 1}}}}}}}}\n", "CFG-KEY", "file.yaml:1: there is no group a; the nearest is "},
+        {"optim: {epochs: {}}\n", "CFG-VALUE", "optim.epochs: expected one value"},
+        {"foo: {}\n", "CFG-KEY", "there is no group foo"},
+        {"optimm:\n  epochs: 1\n", "CFG-KEY", "file.yaml:2: there is no group optimm; the nearest is optim"},
+        {"compute_precision: {students: {backbone: {}}}\n", "CFG-KEY", "compute_precision.students; the nearest is compute_precision.student"},
+        {"compute_precision: {student: {backbone: {mixed: {precision: {}}}}}\n", "CFG-KEY", "there is no group compute_precision.student.backbone.mixed"},
+        {"base_lr: 1\n", "CFG-KEY", "there is no key base_lr; the nearest is optim.base_lr"},
+        {"optim: 3\n", "CFG-KEY", "optim is a group of keys such as optim.epochs"},
+        {"optim: []\n", "CFG-KEY", "optim is a group"},
+        {"optim:\n  epochs: 1\nteacher: {}\noptim:\n  min_lr: 0\n", "CFG-YAML", "file.yaml:4: a key that stands twice"},
+        {"optim.epochs: 1\noptim: {epochs: 2}\n", "CFG-YAML", "stands twice"},
+        {"? [optim]\n: 1\n", "CFG-YAML", "expected a key"},
+        {"optim: {<<: {epochs: 1}}\n", "CFG-KEY", "<<"},
+        {"optim: {epochs: !!int 1}\n", "CFG-YAML", "tags"},
+        {"optim: !!map {epochs: 1}\n", "CFG-YAML", "tags"},
+        {"!!map {optim: {epochs: 1}}\n", "CFG-YAML", "tags"},
+        {"optim: {epochs: \"1\\0\"}\n", "CFG-YAML", "zero byte"},
+        {"optim: {epochs: 010}\n", "CFG-VALUE", "found \"010\""},
+        {"optim: {epochs: 0x10}\n", "CFG-VALUE", "found \"0x10\""},
+        {"optim: {epochs: \" 7\"}\n", "CFG-VALUE", "found \" 7\""},
+        {"optim: {epochs: 99999999999999999999}\n", "CFG-VALUE", "found \"99999999999999999999\""},
+        {"optim: {epochs: 0}\n", "CFG-VALUE", "from 1"},
+        {"optim: {epochs: }\n", "CFG-VALUE", "found \"\""},
+        {"optim: {base_lr: 0x1p4}\n", "CFG-VALUE", "optim.base_lr"},
+        {"optim: {base_lr: .inf}\n", "CFG-VALUE", "optim.base_lr"},
+        {"optim: {base_lr: 1e999}\n", "CFG-VALUE", "optim.base_lr"},
+        {"optim: {base_lr: -1}\n", "CFG-VALUE", "a number from 0"},
+        {"optim: {base_lr: [1]}\n", "CFG-VALUE", "expected one value, found \"[1]\""},
+        {"train: {dataset_path: [a, b]}\n", "CFG-VALUE", "expected one value, found \"[a, b]\""},
+        {"student: {drop_path_uniform: yes}\n", "CFG-VALUE", "true or false"},
+        {"student: {arch: vit_tiny}\n", "CFG-ARCH", "file.yaml:1: student.arch: expected vit_small, vit_base, vit_large, vit_giant2 or vit_custom, found \"vit_tiny\""},
+        {"student: {ffn_bias: false}\n", "CFG-REFUSED", "student.ffn_bias"},
         {"optim: {epochs: 1\n", "CFG-YAML", "file.yaml:"},
         {"train:\n  output_dir: \"a\\u202eb\"\n", "CFG-VALUE", "printable"},
         {"optim:\n  epochs: 1\n---\noptim:\n  epochs: 2\n", "CFG-YAML", "one mapping"},
@@ -122,6 +159,100 @@ static void refusals_say_where_and_what(void **state)
     }
 }
 
+static void notes_name_what_has_no_effect(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *yaml, *says;
+    } rows[] = {
+        /* upstream's values, in any spelling, and groups that are empty or commented out */
+        {"optim: {lr: 0}\ntrain: {cache_dataset: True}\nstudent: {block_chunks: 0, proj_bias: True}\nMODEL: {WEIGHTS: ''}\n", ""},
+        {"compute_precision: {grad_scaler: true, student: {dino_head: {mixed_precision: {reduce_dtype: fp32}}}}\n", ""},
+        {"optim:\nteacher: ~\nstudent: null\ncrops: {}\n", ""},
+        {"", ""},
+        {"optim: {lr: 0.002}\n", "file.yaml:1: optim.lr has no effect here: computed from base_lr\n"},
+        {"compute_precision:\n  student:\n    backbone:\n      mixed_precision: {param_dtype: bf16, reduce_dtype: fp16}\n",
+         "file.yaml:4: compute_precision.student.backbone.mixed_precision.param_dtype has no effect here: everything is computed in f32\n"},
+        {"evaluation: {eval_period_iterations: 5}\n", "file.yaml:1: evaluation.eval_period_iterations has no effect here: every checkpoint holds the backbone; see knn_every\n"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        dinov_config c, before;
+        dinov_error  err;
+        dinov_config_default(&c);
+        before = c;
+        if (read(&c, rows[i].yaml, &err) != DINOV_OK) fail_msg("%s", err.msg);
+        assert_string_equal(notes, rows[i].says);
+        assert_memory_equal(&c, &before, sizeof c);
+    }
+}
+
+static void the_data_of_the_official_code_is_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *path;
+        bool        ok;
+    } rows[] = {{"ImageNet:split=TRAIN", false}, {"ImageNet22k", false}, {"ImageNet", false}, {"ImageNet22k:root=/a:extra=/b", false}, {"", false},
+                {"./ImageNet", true}, {"ImageNetV2", true}, {"photos:more", true}, {"@list", true}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        dinov_config c;
+        dinov_error  err;
+        dinov_config_default(&c);
+        snprintf(c.train.dataset_path, sizeof c.train.dataset_path, "%s", rows[i].path);
+        dinov_status status = dinov_config_check_data(&c, &err);
+        assert_int_equal(status, rows[i].ok ? DINOV_OK : DINOV_ERR_CONFIG);
+        if (rows[i].ok) continue;
+        assert_string_equal(err.code, "CFG-DATA");
+        assert_non_null(strstr(err.msg, "tar shards"));
+    }
+}
+
+static void models_have_upstreams_numbers(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *set;
+        int64_t     dim, depth, heads, hidden, grid;
+    } rows[] = {
+        {"student.arch=vit_small", 384, 12, 6, 1536, 16},  {"student.arch=vit_base", 768, 12, 12, 3072, 16},
+        {"student.arch=vit_large", 1024, 24, 16, 4096, 16}, {"student.arch=vit_giant2", 1536, 40, 24, 6144, 16},
+        {"student.ffn_layer=swiglu", 1536, 40, 24, 4096, 16}, {"student.ffn_layer=swiglufused", 1536, 40, 24, 4096, 16},
+        {"crops.global_crops_size=518", 1536, 40, 24, 4096, 37},
+    };
+    dinov_config c;
+    dinov_model  m;
+    dinov_error  err;
+    dinov_config_default(&c);
+    c.student.patch_size = 14, c.crops.local_crops_size = 98;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        assert_int_equal(dinov_config_set(&c, rows[i].set, NULL, NULL, &err), DINOV_OK);
+        if (dinov_config_model(&c, &m, &err) != DINOV_OK) fail_msg("%s", err.msg);
+        assert_true(m.dim == rows[i].dim && m.depth == rows[i].depth && m.heads == rows[i].heads && m.hidden == rows[i].hidden);
+        assert_true(m.grid_h == rows[i].grid && m.grid_w == m.grid_h && m.layerscale && m.qkv_bias && m.registers == 0);
+    }
+    /* Sizes of vit_custom beside an architecture that has its own; with it they count. */
+    c.student.embed_dim = 192, c.student.num_heads = 3, c.student.layerscale = 0;
+    assert_int_equal(dinov_config_model(&c, &m, &err), DINOV_ERR_CONFIG);
+    assert_string_equal(err.code, "CFG-ARCH");
+    assert_non_null(strstr(err.msg, "embed_dim=1536 depth=40 num_heads=24"));
+    assert_int_equal(dinov_config_set(&c, "student.arch=vit_custom", NULL, NULL, &err), DINOV_OK);
+    assert_int_equal(dinov_config_model(&c, &m, &err), DINOV_OK);
+    assert_true(m.dim == 192 && m.depth == 12 && m.heads == 3 && m.hidden == 512 && !m.layerscale);
+    /* Cases that only the whole shows. */
+    static const char *const bad[] = {"crops.local_crops_size=100", "optim.warmup_epochs=200", "train.OFFICIAL_EPOCH_LENGTH=2147483647", "student.num_heads=7"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        dinov_config b = c;
+        assert_int_equal(dinov_config_set(&b, bad[i], NULL, NULL, &err), DINOV_OK);
+        assert_int_not_equal(dinov_config_model(&b, &m, &err), DINOV_OK);
+    }
+    /* No local crops: their size is nobody's concern. */
+    c.crops.local_crops_number = 0, c.crops.local_crops_size = 100;
+    assert_int_equal(dinov_config_model(&c, &m, &err), DINOV_OK);
+    c.dino.head.loss_weight = c.ibot.head.loss_weight = 0;
+    assert_int_equal(dinov_config_model(&c, &m, &err), DINOV_ERR_CONFIG);
+    assert_string_equal(err.code, "CFG-VALUE");
+}
+
 static void command_lines(void **state)
 {
     (void)state;
@@ -130,12 +261,39 @@ static void command_lines(void **state)
     dinov_error  err;
     dinov_config_default(&c);
     assert_int_equal(dinov_config_set(&c, "ibot.mask_ratio_min_max=[0.2, 0.3]", NULL, NULL, &err), DINOV_OK);
+    assert_true(c.ibot.mask_ratio_min_max[0] == 0.2 && c.ibot.mask_ratio_min_max[1] == 0.3);
+    /* Paths as the shell left them; quotes as YAML has them. */
+    static const struct {
+        const char *set, *is;
+    } paths[] = {{"a b # c: d", "a b # c: d"}, {"'a b'", "a b"}, {"\"a \\\"b\\\"\"", "a \"b\""}, {"null", ""}, {"~", ""}, {"'~'", "~"}, {"~/x", "~/x"}, {"a=b", "a=b"}};
+    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
+        char set[64];
+        snprintf(set, sizeof set, "evaluation.knn_train=%s", paths[i].set);
+        if (dinov_config_set(&c, set, NULL, NULL, &err) != DINOV_OK) fail_msg("%s", err.msg);
+        assert_string_equal(c.evaluation.knn_train, paths[i].is);
+    }
+    static const struct {
+        const char *set, *code, *says;
+    } bad[] = {{"evaluation.knn_train='a", "CFG-YAML", "command line:1: "},
+               {"evaluation.knn_train='a': b", "CFG-YAML", "one value in quotes"},
+               {"evaluation.knn_train=[a, b]", "CFG-VALUE", "command line: evaluation.knn_train: expected one value"},
+               {"ibot.mask_ratio_min_max=0.1", "CFG-VALUE", "command line: ibot.mask_ratio_min_max: expected two numbers"},
+               {"ibot.mask_ratio_min_max=[0.1,0.5", "CFG-VALUE", "two numbers"},
+               {"ibot.mask_ratio_min_max=[0.1,0.5]]", "CFG-VALUE", "two numbers"},
+               {"optim=", "CFG-KEY", "is a group"},
+               {"optim.epoch=3", "CFG-KEY", "the nearest is optim.epochs"},
+               {"epochs=3", "CFG-KEY", "the nearest is optim.epochs"},
+               {"optim.epochs= 3", "CFG-VALUE", "found \" 3\""}};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_int_equal(dinov_config_set(&c, bad[i].set, NULL, NULL, &err), DINOV_ERR_CONFIG);
+        if (strcmp(err.code, bad[i].code) != 0 || !strstr(err.msg, bad[i].says)) fail_msg("%s [%s] for %s", err.msg, err.code, bad[i].set);
+    }
     assert_int_equal(dinov_config_set(&c, "optim", NULL, NULL, &err), DINOV_ERR_CONFIG);
     assert_string_equal(err.code, "CFG-KEY");
     assert_int_equal(dinov_config_set(&c, "optim.=3", NULL, NULL, &err), DINOV_ERR_CONFIG);
-    assert_int_equal(dinov_config_set(&c, "student.arch=vit_tiny", NULL, NULL, &err), DINOV_OK);
-    assert_int_equal(dinov_config_model(&c, &m, &err), DINOV_ERR_CONFIG);
+    assert_int_equal(dinov_config_set(&c, "student.arch=vit_tiny", NULL, NULL, &err), DINOV_ERR_CONFIG);
     assert_string_equal(err.code, "CFG-ARCH");
+    assert_string_equal(c.student.arch, "vit_large");
     assert_int_equal(dinov_config_set(&c, "student.arch=vit_small", NULL, NULL, &err), DINOV_OK);
     assert_int_equal(dinov_config_set(&c, "crops.global_crops_size=225", NULL, NULL, &err), DINOV_OK);
     assert_int_equal(dinov_config_model(&c, &m, &err), DINOV_ERR_CONFIG);
@@ -145,8 +303,13 @@ static void command_lines(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(upstreams_defaults),          cmocka_unit_test(the_long_recipe_is_read_as_it_is),
-        cmocka_unit_test(what_is_printed_reads_back),  cmocka_unit_test(refusals_say_where_and_what),
+        cmocka_unit_test(upstreams_defaults),
+        cmocka_unit_test(the_long_recipe_is_read_as_it_is),
+        cmocka_unit_test(what_is_printed_reads_back),
+        cmocka_unit_test(refusals_say_where_and_what),
+        cmocka_unit_test(notes_name_what_has_no_effect),
+        cmocka_unit_test(the_data_of_the_official_code_is_refused),
+        cmocka_unit_test(models_have_upstreams_numbers),
         cmocka_unit_test(command_lines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
