@@ -26,9 +26,9 @@ double dinov_schedule_lr(const dinov_config *c, int ranks)
 dinov_rates dinov_schedule_rates(const dinov_config *c, int ranks, int64_t iteration)
 {
     int64_t      epoch = c->train.OFFICIAL_EPOCH_LENGTH, total = dinov_schedule_iterations(c);
-    int64_t      warm  = c->teacher.warmup_teacher_temp_epochs * epoch;
-    dinov_cosine lr    = {dinov_schedule_lr(c, ranks), c->optim.min_lr, 0, total, c->optim.warmup_epochs * epoch};
-    dinov_cosine decay = {c->optim.weight_decay, c->optim.weight_decay_end, 0, total, 0};
+    int64_t      warm        = c->teacher.warmup_teacher_temp_epochs * epoch;
+    dinov_cosine lr          = {dinov_schedule_lr(c, ranks), c->optim.min_lr, 0, total, c->optim.warmup_epochs * epoch};
+    dinov_cosine decay       = {c->optim.weight_decay, c->optim.weight_decay_end, 0, total, 0};
     dinov_cosine momentum    = {c->teacher.momentum_teacher, c->teacher.final_momentum_teacher, 0, total, 0};
     dinov_cosine temperature = {c->teacher.teacher_temp, c->teacher.teacher_temp, c->teacher.warmup_teacher_temp, warm, warm};
     dinov_rates  rates       = {

@@ -26,7 +26,7 @@ typedef struct dinov_rates {
 /* optim.epochs * train.OFFICIAL_EPOCH_LENGTH */
 int64_t dinov_schedule_iterations(const dinov_config *config);
 /* The learning rate after upstream's rule: base_lr * sqrt(images of a step over all ranks / 1024). */
-double dinov_schedule_lr(const dinov_config *config, int ranks);
+double      dinov_schedule_lr(const dinov_config *config, int ranks);
 dinov_rates dinov_schedule_rates(const dinov_config *config, int ranks, int64_t iteration);
 
 #endif

@@ -17,7 +17,7 @@ static void near(double have, double want) { assert_true(fabs(have - want) <= 1e
 static void the_short_recipe_has_upstreams_values(void **state)
 {
     (void)state;
-    dinov_config c = {0};
+    dinov_config c             = {0};
     c.train.batch_size_per_gpu = 64, c.train.accumulation = 1, c.train.OFFICIAL_EPOCH_LENGTH = 1250;
     c.optim.epochs = 100, c.optim.warmup_epochs = 10, c.optim.freeze_last_layer_epochs = 1;
     c.optim.base_lr = 0.004, c.optim.min_lr = 1e-6, c.optim.weight_decay = 0.04, c.optim.weight_decay_end = 0.4;
@@ -48,6 +48,7 @@ static void ends_and_single_steps(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(the_short_recipe_has_upstreams_values), cmocka_unit_test(ends_and_single_steps)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(the_short_recipe_has_upstreams_values),
+                                       cmocka_unit_test(ends_and_single_steps)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
