@@ -4,6 +4,8 @@
 #include "base/alloc.h"
 #include "format/params.h"
 #include "model/real.h"
+#include "train/data/preview.h"
+#include "train/probe.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -26,6 +28,8 @@ struct dinov_session {
     dinov_run          *run;
     dinov_trainer      *trainer;
     dinov_loader       *loader;
+    dinov_probe        *probe; /* NULL: no k-NN figures */
+    double              knn;   /* the last one; negative: none yet */
     dinov_views        *views;   /* [accumulation] */
     const dinov_batch **batches; /* those behind the views */
     char                teacher_id[80];
@@ -252,7 +256,7 @@ dinov_status dinov_session_open(dinov_session **out, const dinov_train_options *
 
     *out = NULL;
     if (!s) return dinov_fail_nomem(err, "training", "itself");
-    *s       = (dinov_session){.options = *options, .config = *options->config, .saved = -1, .began = now()};
+    *s       = (dinov_session){.options = *options, .config = *options->config, .saved = -1, .knn = -1, .began = now()};
     s->total = dinov_schedule_iterations(&s->config);
     DINOV_TRY_GOTO(dinov_ops_cpu(&s->ops, options->isa, err));
     DINOV_TRY_GOTO(open_data(s, err));
@@ -272,6 +276,9 @@ dinov_status dinov_session_open(dinov_session **out, const dinov_train_options *
         goto fail;
     }
     if (s->iteration < s->total) DINOV_TRY_GOTO(open_loader(s, err));
+    if (s->config.evaluation.knn_every)
+        DINOV_TRY_GOTO(dinov_probe_open(&s->probe, s->config.evaluation.knn_train, s->config.evaluation.knn_test,
+                                        s->config.crops.global_crops_size, options->threads, err));
     dinov_manifest_free(start.storage);
     s->began = s->stamps[0] = now();
     *out                    = s;
@@ -282,12 +289,47 @@ fail:
     return status;
 }
 
+dinov_status dinov_session_plan(dinov_train_plan *out, const dinov_train_options *options, const char *preview, dinov_error *err)
+{
+    dinov_status       status;
+    const dinov_batch *batch;
+    char               path[PATH];
+    dinov_teacher      teacher;
+    dinov_session     *s = dinov_calloc(1, sizeof *s);
+
+    if (!s) return dinov_fail_nomem(err, "training", "itself");
+    *s = (dinov_session){.options = *options, .config = *options->config};
+    dinov_trainer_options o = {.config = &s->config, .model = &s->model};
+    DINOV_TRY_GOTO(dinov_ops_cpu(&s->ops, options->isa, err));
+    DINOV_TRY_GOTO(open_data(s, err));
+    DINOV_TRY_GOTO(choose_model(s, &(struct start){0}, err));
+    DINOV_TRY_GOTO(dinov_pool_new(&s->pool, options->threads, err));
+    if (options->teacher) {
+        DINOV_TRY_GOTO(describe_teacher(s, &teacher, path, sizeof path, err));
+        o.teacher = &teacher;
+    }
+    o.ops = s->ops, o.pool = s->pool;
+    *out = (dinov_train_plan){.model           = s->model,
+                              .pictures        = dinov_source_count(s->source),
+                              .steps           = dinov_schedule_iterations(&s->config),
+                              .images_per_step = s->config.train.batch_size_per_gpu * s->config.train.accumulation,
+                              .lr              = dinov_schedule_lr(&s->config, 1)};
+    DINOV_TRY_GOTO(dinov_trainer_memory(&out->bytes, &out->parameters, &o, err));
+    DINOV_TRY_GOTO(open_loader(s, err));
+    DINOV_TRY_GOTO(dinov_loader_next(s->loader, &batch, err));
+    DINOV_TRY_GOTO(dinov_preview_write(preview, batch, DINOV_PREVIEW_ROWS, 1, err));
+fail:
+    dinov_session_close(&s, NULL);
+    return status;
+}
+
 dinov_status dinov_session_close(dinov_session **session, dinov_error *err)
 {
     if (!session || !*session) return DINOV_OK;
     dinov_session *s      = *session;
     dinov_status   status = dinov_run_close(&s->run, err);
     dinov_loader_free(&s->loader);
+    dinov_probe_close(&s->probe);
     dinov_trainer_free(&s->trainer);
     dinov_pool_free(&s->pool);
     dinov_source_close(&s->source);
@@ -352,7 +394,7 @@ static double waited(const dinov_session *s)
     return seconds > 0 ? dinov_loader_get_stats(s->loader).waited_s / seconds : 0;
 }
 
-static dinov_status write_metrics(dinov_session *s, const dinov_step_result *r, double rank, dinov_error *err)
+static dinov_status write_metrics(dinov_session *s, const dinov_step_result *r, double rank, bool fresh_knn, dinov_error *err)
 {
     dinov_rates           rates = dinov_session_rates(s);
     const dinov_paramset *set   = dinov_trainer_state(s->trainer)->set;
@@ -385,6 +427,7 @@ static dinov_status write_metrics(dinov_session *s, const dinov_step_result *r, 
     put(&line, "teacher_temp", rates.teacher_temp);
     put(&line, "images_per_s", images_per_s(s));
     put(&line, "waited_for_data", waited(s));
+    if (fresh_knn) put(&line, "knn_20", 100 * s->knn);
     dinov_text_puts(&line, "}");
     dinov_status status =
         line.failed ? dinov_fail_nomem(err, "metrics", "a line") : dinov_run_append_metrics(s->run, line.data, err);
@@ -490,13 +533,14 @@ static void tell_progress(const dinov_session *s, const dinov_step_result *r)
                               .left_s       = rate > 0 ? left / rate : 0,
                               .waited       = waited(s),
                               .bad_pictures = s->bad_pictures,
-                              .knn          = -1};
+                              .knn          = s->knn};
     if (s->options.progress) s->options.progress(s->options.arg, &p);
 }
 
 dinov_status dinov_session_done(dinov_session *s, const dinov_step_result *r, dinov_error *err)
 {
-    bool log = (s->iteration + 1) % s->config.train.log_every == 0 || s->iteration + 1 == s->total || !r->finite;
+    bool probed = s->probe && ((s->iteration + 1) % s->config.evaluation.knn_every == 0 || s->iteration + 1 == s->total);
+    bool log    = (s->iteration + 1) % s->config.train.log_every == 0 || s->iteration + 1 == s->total || !r->finite;
 
     s->stamps[++s->steps % RATE_STEPS] = now();
     s->bad_steps                       = r->finite ? 0 : s->bad_steps + 1;
@@ -507,10 +551,11 @@ dinov_status dinov_session_done(dinov_session *s, const dinov_step_result *r, di
              s->iteration + 1, r->why, s->options.output, s->iteration);
         DINOV_TRY(write_replay(s, r, err));
     }
-    if (log) {
+    if (probed) DINOV_TRY(dinov_probe_run(s->probe, &s->knn, dinov_trainer_state(s->trainer), &s->model, s->ops, s->pool, err));
+    if (log || probed) {
         double rank = r->finite ? dinov_trainer_feature_rank(s->trainer) : 0;
         warn_of_collapse(s, r, rank);
-        DINOV_TRY(write_metrics(s, r, rank, err));
+        DINOV_TRY(write_metrics(s, r, rank, probed, err));
     }
     for (int64_t i = 0; i < s->config.train.accumulation; i++) dinov_loader_release(s->loader, s->batches[i]);
     s->iteration++;
