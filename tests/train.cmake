@@ -4,6 +4,7 @@ target_sources(train_step PRIVATE train/case.c)
 dinov_python(train_parity "quick;threads" train/parity.py check $<TARGET_FILE:train_step>)
 dinov_unit(config quick dinov_train)
 dinov_unit(schedule quick dinov_train)
+dinov_python(schedule_values full train/schedule_values.py check)
 dinov_unit(trainer "quick;threads" dinov_train)
 
 dinov_test_program(bench_pretrain bench/pretrain.c dinov_train PkgConfig::JANSSON)
