@@ -61,49 +61,49 @@ static const struct row rows[] = {
     {"train.recompute", DINOV_CFG_BOOL, KEY(train.recompute), "false", 0, 1, 1, "ours: compute activations again instead of keeping them"},
     {"train.seed", DINOV_CFG_INT, KEY(train.seed), "0", 0, WHOLE_MAX, 0, "seed of everything that is drawn"},
     {"train.num_workers", DINOV_CFG_INT, KEY(train.num_workers), "10", 1, 1024, 1, "threads that prepare pictures, at most one a core"},
-    {"train.OFFICIAL_EPOCH_LENGTH", DINOV_CFG_INT, KEY(train.OFFICIAL_EPOCH_LENGTH), "1250", 1, FACTOR_MAX, 0, "steps of an epoch, whatever the data"},
+    {"train.OFFICIAL_EPOCH_LENGTH", DINOV_CFG_INT, KEY(train.OFFICIAL_EPOCH_LENGTH), "1250", 1, FACTOR_MAX, 0, "steps of an epoch, however many pictures there are"},
     {"train.cache_dataset", DINOV_CFG_IGNORED, 0, "true", 0, 0, 0, "the index is always built at the start"},
-    {"train.centering", DINOV_CFG_CENTERING, KEY(train.centering), "centering", 0, 0, 0, "centering or sinkhorn_knopp"},
+    {"train.centering", DINOV_CFG_CENTERING, KEY(train.centering), "centering", 0, 0, 0, "how targets of the teacher are balanced over the prototypes"},
     {"student.arch", DINOV_CFG_ARCH, KEY(student.arch), "vit_large", 0, 0, 0,
-     "vit_small, vit_base, vit_large, vit_giant2, or ours: vit_custom with the three below"},
+     "the transformer; ours: vit_custom, with the three below"},
     {"student.embed_dim", DINOV_CFG_INT, KEY(student.embed_dim), "384", 1, 1 << 16, 0, "ours: width of vit_custom"},
     {"student.depth", DINOV_CFG_INT, KEY(student.depth), "12", 1, 4096, 0, "ours: blocks of vit_custom"},
     {"student.num_heads", DINOV_CFG_INT, KEY(student.num_heads), "6", 1, 4096, 0, "ours: heads of vit_custom"},
     {"student.patch_size", DINOV_CFG_INT, KEY(student.patch_size), "16", 1, 1024, 0, "side of a patch"},
-    {"student.drop_path_rate", DINOV_CFG_REAL, KEY(student.drop_path_rate), "0.3", 0, 0.999, 0, "stochastic depth"},
+    {"student.drop_path_rate", DINOV_CFG_REAL, KEY(student.drop_path_rate), "0.3", 0, 0.999, 0, "part of a batch that a block leaves out (stochastic depth)"},
     {"student.layerscale", DINOV_CFG_REAL, KEY(student.layerscale), "1.0e-05", 0, REAL_MAX, 0, "first value of LayerScale; 0: none"},
     {"student.drop_path_uniform", DINOV_CFG_BOOL, KEY(student.drop_path_uniform), "true", 0, 1, 0, "the same rate in every block, or growing from 0"},
     {"student.pretrained_weights", DINOV_CFG_TEXT, KEY(student.pretrained_weights), "", 0, 0, 0, "backbone to start from (--init)"},
-    {"student.ffn_layer", DINOV_CFG_FFN, KEY(student.ffn_layer), "mlp", 0, 0, 0, "mlp, swiglu or swiglufused"},
+    {"student.ffn_layer", DINOV_CFG_FFN, KEY(student.ffn_layer), "mlp", 0, 0, 0, "feed-forward layer of the blocks; the two swiglu are one"},
     {"student.block_chunks", DINOV_CFG_IGNORED, 0, "0", 0, 0, 0, "blocks are not grouped"},
     {"student.qkv_bias", DINOV_CFG_BOOL, KEY(student.qkv_bias), "true", 0, 1, 0, "attn.qkv has a bias"},
     {"student.proj_bias", DINOV_CFG_FIXED, 0, "true", 0, 0, 0, "always true"},
     {"student.ffn_bias", DINOV_CFG_FIXED, 0, "true", 0, 0, 0, "always true"},
     {"student.num_register_tokens", DINOV_CFG_INT, KEY(student.num_register_tokens), "0", 0, 4096, 0, "register tokens"},
-    {"student.interpolate_antialias", DINOV_CFG_BOOL, KEY(student.interpolate_antialias), "false", 0, 1, 0, "how position embeddings are resampled"},
-    {"student.interpolate_offset", DINOV_CFG_REAL, KEY(student.interpolate_offset), "0.1", 0, 0.999, 0, "likewise"},
-    {"teacher.momentum_teacher", DINOV_CFG_REAL, KEY(teacher.momentum_teacher), "0.992", 0, 1, 0, "momentum of the average at the start"},
+    {"student.interpolate_antialias", DINOV_CFG_BOOL, KEY(student.interpolate_antialias), "false", 0, 1, 0, "position embeddings are resampled with antialiasing"},
+    {"student.interpolate_offset", DINOV_CFG_REAL, KEY(student.interpolate_offset), "0.1", 0, 0.999, 0, "and with this added to the target's side"},
+    {"teacher.momentum_teacher", DINOV_CFG_REAL, KEY(teacher.momentum_teacher), "0.992", 0, 1, 0, "momentum of the teacher's average at the start"},
     {"teacher.final_momentum_teacher", DINOV_CFG_REAL, KEY(teacher.final_momentum_teacher), "1.0", 0, 1, 0, "and at the end"},
     {"teacher.warmup_teacher_temp", DINOV_CFG_REAL, KEY(teacher.warmup_teacher_temp), "0.04", 1e-3, 10, 0, "teacher temperature at the start"},
     {"teacher.teacher_temp", DINOV_CFG_REAL, KEY(teacher.teacher_temp), "0.07", 1e-3, 10, 0, "and after its warm-up"},
-    {"teacher.warmup_teacher_temp_epochs", DINOV_CFG_INT, KEY(teacher.warmup_teacher_temp_epochs), "30", 0, FACTOR_MAX, 0, "length of that warm-up"},
-    {"optim.epochs", DINOV_CFG_INT, KEY(optim.epochs), "100", 1, FACTOR_MAX, 0, "length of the run"},
-    {"optim.weight_decay", DINOV_CFG_REAL, KEY(optim.weight_decay), "0.04", 0, REAL_MAX, 0, "at the start"},
-    {"optim.weight_decay_end", DINOV_CFG_REAL, KEY(optim.weight_decay_end), "0.4", 0, REAL_MAX, 0, "at the end"},
+    {"teacher.warmup_teacher_temp_epochs", DINOV_CFG_INT, KEY(teacher.warmup_teacher_temp_epochs), "30", 0, FACTOR_MAX, 0, "length of that warm-up, in epochs"},
+    {"optim.epochs", DINOV_CFG_INT, KEY(optim.epochs), "100", 1, FACTOR_MAX, 0, "length of the run, in epochs"},
+    {"optim.weight_decay", DINOV_CFG_REAL, KEY(optim.weight_decay), "0.04", 0, REAL_MAX, 0, "weight decay at the start"},
+    {"optim.weight_decay_end", DINOV_CFG_REAL, KEY(optim.weight_decay_end), "0.4", 0, REAL_MAX, 0, "and at the end"},
     {"optim.base_lr", DINOV_CFG_REAL, KEY(optim.base_lr), "0.004", 0, REAL_MAX, 0, "learning rate of a batch of 1024; scaled by sqrt(batch / 1024)"},
     {"optim.lr", DINOV_CFG_IGNORED, 0, "0.", 0, 0, 0, "computed from base_lr"},
-    {"optim.warmup_epochs", DINOV_CFG_INT, KEY(optim.warmup_epochs), "10", 0, FACTOR_MAX, 0, "of the learning rate"},
-    {"optim.min_lr", DINOV_CFG_REAL, KEY(optim.min_lr), "1.0e-06", 0, REAL_MAX, 0, "at the end; not scaled"},
+    {"optim.warmup_epochs", DINOV_CFG_INT, KEY(optim.warmup_epochs), "10", 0, FACTOR_MAX, 0, "warm-up of the learning rate, in epochs"},
+    {"optim.min_lr", DINOV_CFG_REAL, KEY(optim.min_lr), "1.0e-06", 0, REAL_MAX, 0, "learning rate at the end; not scaled"},
     {"optim.clip_grad", DINOV_CFG_REAL, KEY(optim.clip_grad), "3.0", 0, REAL_MAX, 0, "largest gradient norm of a module; 0: no clipping"},
-    {"optim.freeze_last_layer_epochs", DINOV_CFG_INT, KEY(optim.freeze_last_layer_epochs), "1", 0, FACTOR_MAX, 0, "prototypes stand still so long"},
+    {"optim.freeze_last_layer_epochs", DINOV_CFG_INT, KEY(optim.freeze_last_layer_epochs), "1", 0, FACTOR_MAX, 0, "epochs in which the prototypes stand still"},
     {"optim.scaling_rule", DINOV_CFG_FIXED, 0, "sqrt_wrt_1024", 0, 0, 0, "the only rule"},
     {"optim.patch_embed_lr_mult", DINOV_CFG_REAL, KEY(optim.patch_embed_lr_mult), "0.2", 0, REAL_MAX, 0, "learning rate of the patch embedding, times this"},
     {"optim.layerwise_decay", DINOV_CFG_REAL, KEY(optim.layerwise_decay), "0.9", 0, 1, 0, "learning rate of a block against the next one's"},
-    {"optim.adamw_beta1", DINOV_CFG_REAL, KEY(optim.adamw_beta1), "0.9", 0, 0.999999, 0, "AdamW"},
-    {"optim.adamw_beta2", DINOV_CFG_REAL, KEY(optim.adamw_beta2), "0.999", 0, 0.999999, 0, "AdamW"},
-    {"crops.global_crops_scale", DINOV_CFG_PAIR, KEY(crops.global_crops_scale), "[0.32, 1.0]", 0, 1, 0, "part of a picture's area"},
+    {"optim.adamw_beta1", DINOV_CFG_REAL, KEY(optim.adamw_beta1), "0.9", 0, 0.999999, 0, "beta of AdamW"},
+    {"optim.adamw_beta2", DINOV_CFG_REAL, KEY(optim.adamw_beta2), "0.999", 0, 0.999999, 0, "beta of AdamW"},
+    {"crops.global_crops_scale", DINOV_CFG_PAIR, KEY(crops.global_crops_scale), "[0.32, 1.0]", 0, 1, 0, "part of the picture's area that a crop takes"},
     {"crops.local_crops_number", DINOV_CFG_INT, KEY(crops.local_crops_number), "8", 0, 1024, 0, "local crops of a picture"},
-    {"crops.local_crops_scale", DINOV_CFG_PAIR, KEY(crops.local_crops_scale), "[0.05, 0.32]", 0, 1, 0, "part of a picture's area"},
+    {"crops.local_crops_scale", DINOV_CFG_PAIR, KEY(crops.local_crops_scale), "[0.05, 0.32]", 0, 1, 0, "part of the picture's area that a crop takes"},
     {"crops.global_crops_size", DINOV_CFG_INT, KEY(crops.global_crops_size), "224", 1, 65535, 0, "side of a global crop"},
     {"crops.local_crops_size", DINOV_CFG_INT, KEY(crops.local_crops_size), "96", 1, 65535, 0, "side of a local crop"},
     {"crops.blur_as_published", DINOV_CFG_BOOL, KEY(crops.blur_as_published), "false", 0, 1, 0,
@@ -274,18 +274,33 @@ dinov_status dinov_config_set_row(dinov_config *c, const struct row *row, const 
     return DINOV_OK;
 }
 
+/* With a point: "1e-06" is a text to YAML 1.1, "1.0e-06" a number to everyone. */
+static void print_real(double value, dinov_text *out)
+{
+    dinov_text text = {0};
+    dinov_text_double(&text, value);
+    if (text.failed) out->failed = true;
+    else {
+        size_t n = strcspn(text.data, "e");
+        dinov_text_add(out, text.data, n);
+        if (text.data[n] && !memchr(text.data, '.', n)) dinov_text_puts(out, ".0");
+        dinov_text_puts(out, text.data + n);
+    }
+    dinov_text_clear(&text);
+}
+
 static void print_value(const dinov_config *c, const struct row *row, dinov_text *out)
 {
     const void *at = place(c, row);
     switch (row->kind) {
-    case DINOV_CFG_REAL: dinov_text_double(out, *(const double *)at); break;
+    case DINOV_CFG_REAL: print_real(*(const double *)at, out); break;
     case DINOV_CFG_INT: dinov_text_int(out, *(const int64_t *)at); break;
     case DINOV_CFG_BOOL: dinov_text_puts(out, *(const bool *)at ? "true" : "false"); break;
     case DINOV_CFG_PAIR:
         dinov_text_puts(out, "[");
-        dinov_text_double(out, ((const double *)at)[0]);
+        print_real(((const double *)at)[0], out);
         dinov_text_puts(out, ", ");
-        dinov_text_double(out, ((const double *)at)[1]);
+        print_real(((const double *)at)[1], out);
         dinov_text_puts(out, "]");
         break;
     case DINOV_CFG_TEXT:
