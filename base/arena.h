@@ -28,8 +28,7 @@ static inline void *dinov_arena_take(dinov_arena *arena, int64_t count, size_t s
 static inline dinov_status dinov_arena_allocate(dinov_arena *arena, const char *what, dinov_error *err)
 {
     arena->memory = (char *)dinov_alloc_aligned(arena->used ? arena->used : 1, 1);
-    if (!arena->memory)
-        return dinov_fail(err, DINOV_ERR_NOMEM, "MEM", "%s: out of memory for %zu MiB", what, arena->used >> 20);
+    if (!arena->memory) return dinov_fail(err, DINOV_ERR_NOMEM, "MEM", "%s: out of memory for %zu MiB", what, arena->used >> 20);
     memset(arena->memory, 0, arena->used);
     arena->used = 0;
     return DINOV_OK;

@@ -4,8 +4,7 @@
  * model and inputs, calls dinov_extract, says how it went.
  */
 #include "base/file.h"
-#include "cli/tool.h"
-#include "convert/import.h"
+#include "cli/model.h"
 #include "infer/extract.h"
 
 #include <inttypes.h>
@@ -88,24 +87,13 @@ static int parse_layers(const dinov_tool *tool, dinov_extract_options *o)
     }
 }
 
-static int parse_max_bad(const dinov_tool *tool, dinov_extract_options *o)
-{
-    char *end;
-    o->max_bad    = strtod(max_bad_text, &end);
-    o->percent    = *end == '%';
-    bool in_range = o->max_bad >= 0 && o->max_bad <= (o->percent ? 100 : 1e15); /* before the conversion; false for NaN */
-    bool whole    = in_range && (o->percent || o->max_bad == (double)(int64_t)o->max_bad);
-    if (end == max_bad_text || end[o->percent] || !whole)
-        return dinov_tool_usage(tool, "--max-bad: expected a whole number or a percentage up to 100%%, found \"%s\"", max_bad_text);
-    return 0;
-}
-
 static int parse_options(const dinov_tool *tool, int argc, dinov_extract_options *o)
 {
     int code;
     if (!model_path || !output) return dinov_tool_usage(tool, "expected -m MODEL and -o OUT");
     if (!argc && !list_path) return dinov_tool_usage(tool, "expected at least one input: a file, a folder, or --filelist");
-    if ((code = parse_features(tool, o)) || (code = parse_layers(tool, o)) || (code = parse_max_bad(tool, o))) return code;
+    if ((code = parse_features(tool, o)) || (code = parse_layers(tool, o))) return code;
+    if ((code = dinov_tool_max_bad(tool, max_bad_text, &o->max_bad, &o->percent))) return code;
     o->f16 = strcmp(store_text, "f16") == 0;
     if (!o->f16 && strcmp(store_text, "f32") != 0)
         return dinov_tool_usage(tool, "--store: expected f32 or f16, found \"%s\"", store_text);
@@ -191,59 +179,7 @@ static int list(const dinov_tool *tool)
     return dinov_tool_flush(tool);
 }
 
-/* ---- Model and inputs ---- */
-
-struct model {
-    dinov_checkpoint *checkpoint;
-    dinov_import     *import;
-    dinov_engine     *engine;
-    char              id[72];
-};
-
-static void close_model(struct model *m)
-{
-    dinov_engine_close(&m->engine);
-    dinov_import_close(&m->import);
-    dinov_checkpoint_close(&m->checkpoint);
-}
-
-/* Our file as it is; any other layout converted in memory, with its content id computed. */
-static dinov_status open_model(const dinov_tool *tool, struct model *m, dinov_error *err)
-{
-    const dinov_weights *weights;
-    dinov_status         status = dinov_checkpoint_open(&m->checkpoint, model_path, err);
-
-    if (status == DINOV_OK) {
-        DINOV_TRY(dinov_checkpoint_verify(m->checkpoint, (int)threads, err));
-        weights = dinov_checkpoint_weights(m->checkpoint);
-        snprintf(m->id, sizeof m->id, "%s", dinov_checkpoint_content_id(m->checkpoint));
-    } else {
-        if (status != DINOV_ERR_FORMAT) return status;
-        dinov_import_options how = {.threads = (int)threads};
-        DINOV_TRY(dinov_import_open(&m->import, model_path, &how, err));
-        weights = dinov_import_weights(m->import);
-        DINOV_TRY(dinov_content_id(m->id, weights->tensors, weights->count, (int)threads, err));
-        if (!quiet)
-            dinov_tool_note(tool, "%s: converted in memory; to keep the result: dinov-convert %s -o model.safetensors", model_path,
-                            model_path);
-    }
-    dinov_engine_options how = {.threads = (int)threads, .isa = isa};
-    return dinov_engine_open_weights(&m->engine, weights, &how, err);
-}
-
-/* The preset the checkpoint asks for. That it cannot be used is no fault of the command line. */
-static dinov_status own_preset(dinov_preset *out, const struct model *m, dinov_error *err)
-{
-    char         shown[DINOV_ESCAPED];
-    int64_t      w, h;
-    dinov_error  why;
-    const char  *text   = dinov_engine_preprocess(m->engine)->preset;
-    dinov_status status = dinov_preset_parse(out, text, &why);
-    if (status == DINOV_OK) status = dinov_preset_size(out, dinov_engine_model(m->engine)->patch, 1, 1, &w, &h, &why);
-    if (status == DINOV_OK) return DINOV_OK;
-    return dinov_fail(err, DINOV_ERR_UNSUPPORTED, "RUN-PRESET", "%s: asks for preset %s, which cannot be used: %s; give --preset",
-                      dinov_escape(shown, sizeof shown, model_path, strlen(model_path)), text, why.msg);
-}
+/* ---- Inputs ---- */
 
 /* Whether a named file begins like an .npy file. */
 static bool is_array(const char *path)
@@ -331,7 +267,7 @@ static int run(const dinov_tool *tool, int argc, char **argv)
     dinov_error           err    = {0};
     dinov_extract_options o      = {0};
     dinov_extract_report  r      = {0};
-    struct model          m      = {0};
+    dinov_tool_model      m      = {0};
     dinov_inputs         *inputs = NULL;
     bool                  npy    = false;
     struct watch          watch  = {.tool = tool, .terminal = isatty(STDERR_FILENO)};
@@ -348,8 +284,8 @@ static int run(const dinov_tool *tool, int argc, char **argv)
     signal(SIGXFSZ, SIG_IGN); /* a file-size limit comes back as an error of write, like a full disk */
 
     dinov_status status = open_sources(&inputs, &npy, argc, argv, &err);
-    if (status == DINOV_OK) status = open_model(tool, &m, &err);
-    if (status == DINOV_OK && !preset_text && !npy) status = own_preset(&o.preset, &m, &err);
+    if (status == DINOV_OK) status = dinov_tool_model_open(&m, tool, model_path, (int)threads, isa, quiet, &err);
+    if (status == DINOV_OK && !preset_text && !npy) status = dinov_tool_model_preset(&o.preset, &m, &err);
     if (status == DINOV_OK) {
         if (o.patch && o.preset.kind == DINOV_PRESET_EVAL && !npy && !quiet)
             dinov_tool_note(tool, "warning: preset eval crops the picture, so patches of its borders are missing; "
@@ -362,7 +298,7 @@ static int run(const dinov_tool *tool, int argc, char **argv)
         end_line(&watch);
         if (status == DINOV_OK || strcmp(err.code, "RUN-MAX-BAD") == 0) report(&watch, &r);
     }
-    close_model(&m);
+    dinov_tool_model_close(&m);
     dinov_inputs_free(&inputs);
     if (status == DINOV_OK) return dinov_tool_flush(tool);
     code = dinov_tool_fail(tool, &err);

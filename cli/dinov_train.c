@@ -55,20 +55,23 @@ static void on_note(void *arg, const char *sentence)
 /* On a terminal one line that is written again, elsewhere a line a minute. */
 static void on_progress(void *arg, const dinov_train_progress *p)
 {
-    struct watch            *w = arg;
-    const dinov_step_result *r = p->result;
+    struct watch            *w     = arg;
+    const dinov_step_result *r     = p->result;
     double                   pause = w->terminal ? 0.5 : 60;
     if (quiet || (p->seconds - w->last < pause && p->iteration < p->total)) return;
     w->last = p->seconds;
     if (w->terminal) fputs("\r\033[K", stderr);
-    fprintf(stderr, "%" PRId64 "/%" PRId64 "  loss %.4f (local %.3f global %.3f koleo %.3f ibot %.3f)  %.1f img/s", p->iteration, p->total, r->total_loss,
-            r->dino_local_crops_loss, r->dino_global_crops_loss, r->koleo_loss, r->ibot_loss, p->images_per_s);
+    fprintf(stderr, "%" PRId64 "/%" PRId64 "  loss %.4f (local %.3f global %.3f koleo %.3f ibot %.3f)  %.1f img/s", p->iteration,
+            p->total, r->total_loss, r->dino_local_crops_loss, r->dino_global_crops_loss, r->koleo_loss, r->ibot_loss,
+            p->images_per_s);
     int64_t left = (int64_t)(p->left_s + 0.5);
     fprintf(stderr, "  %" PRId64 ":%02" PRId64 ":%02" PRId64 " left", left / 3600, left / 60 % 60, left % 60);
     fprintf(stderr, "  %s-bound (%.0f%%)", p->waited > 0.5 ? "data" : "model", 100 * (p->waited > 0.5 ? p->waited : 1 - p->waited));
     if (p->bad_pictures) fprintf(stderr, "  %" PRId64 " bad", p->bad_pictures);
-    if (!w->terminal) fputc('\n', stderr);
-    else w->line = true;
+    if (!w->terminal)
+        fputc('\n', stderr);
+    else
+        w->line = true;
 }
 
 /* ---- Set-up ---- */
@@ -86,27 +89,34 @@ static dinov_status read_settings(struct watch *w, dinov_config *config, int *ar
     dinov_config_default(config);
     if (config_path) DINOV_TRY(dinov_config_load(config, config_path, on_note, w, err));
     for (int i = 0; i < *argc; i++)
-        if (!is_setting(argv[i])) argv[paths++] = argv[i];
-        else DINOV_TRY(dinov_config_set(config, argv[i], on_note, w, err));
+        if (!is_setting(argv[i]))
+            argv[paths++] = argv[i];
+        else
+            DINOV_TRY(dinov_config_set(config, argv[i], on_note, w, err));
     *argc = paths;
     if (output) snprintf(config->train.output_dir, sizeof config->train.output_dir, "%s", output);
     return DINOV_OK;
 }
 
 /* The data on the command line, or the configuration's, whose paths are separated by ':'. */
-static dinov_status choose_data(dinov_config *config, int argc, char **argv, const char **paths, int64_t most, int64_t *count, dinov_error *err)
+static dinov_status choose_data(dinov_config *config, int argc, char **argv, const char **paths, int64_t most, int64_t *count,
+                                dinov_error *err)
 {
     static char text[DINOV_CONFIG_TEXT];
     *count = 0;
     if (argc > 0) {
         size_t used = 0;
         for (int i = 0; i < argc; i++) {
-            if (*count == most) return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-DATA", "expected at most %" PRId64 " paths of data; name a folder, or a list by @FILE", most);
+            if (*count == most)
+                return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-DATA",
+                                  "expected at most %" PRId64 " paths of data; name a folder, or a list by @FILE", most);
             paths[(*count)++] = argv[i];
-            int n = snprintf(config->train.dataset_path + used, sizeof config->train.dataset_path - used, "%s%s", i ? ":" : "", argv[i]);
+            int n = snprintf(config->train.dataset_path + used, sizeof config->train.dataset_path - used, "%s%s", i ? ":" : "",
+                             argv[i]);
             used += (size_t)n;
             if (used >= sizeof config->train.dataset_path)
-                return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-DATA", "the paths of data are too long together; name a folder, or a list by @FILE");
+                return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-DATA",
+                                  "the paths of data are too long together; name a folder, or a list by @FILE");
         }
         return DINOV_OK;
     }
@@ -129,7 +139,8 @@ static int finish(const dinov_tool *tool, dinov_status status, bool stopped, con
     return stop_signal == SIGINT ? EXIT_INT : stop_signal ? DINOV_EXIT_TERM : DINOV_EXIT_OK;
 }
 
-static int train(const dinov_tool *tool, int argc, char **argv, dinov_status (*method)(const dinov_train_options *, bool *, dinov_error *))
+static int train(const dinov_tool *tool, int argc, char **argv,
+                 dinov_status (*method)(const dinov_train_options *, bool *, dinov_error *))
 {
     enum { MOST = 4096 };
     static const char  *paths[MOST];
@@ -138,8 +149,17 @@ static int train(const dinov_tool *tool, int argc, char **argv, dinov_status (*m
     dinov_import       *import  = NULL;
     bool                stopped = false;
     struct watch        watch   = {.tool = tool, .terminal = isatty(STDERR_FILENO)};
-    dinov_train_options o       = {.config = &config, .data = paths, .fork = fork_from, .teacher = teacher, .threads = (int)threads, .isa = isa,
-                                   .stop = &stop, .stop_after = stop_after, .progress = on_progress, .note = on_note, .arg = &watch};
+    dinov_train_options o       = {.config     = &config,
+                                   .data       = paths,
+                                   .fork       = fork_from,
+                                   .teacher    = teacher,
+                                   .threads    = (int)threads,
+                                   .isa        = isa,
+                                   .stop       = &stop,
+                                   .stop_after = stop_after,
+                                   .progress   = on_progress,
+                                   .note       = on_note,
+                                   .arg        = &watch};
 
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGTERM, &action, NULL);
@@ -187,15 +207,29 @@ static int run_config(const dinov_tool *tool, int argc, char **argv)
 }
 
 /* Shared by the verbs that train. */
-#define TRAINING_OPTIONS \
-    {'o', "output", DINOV_OPT_TEXT, &output, "RUN", "the run's folder; an unfinished run in it goes on", 0, 0, true}, \
-    {'c', "config", DINOV_OPT_TEXT, &config_path, "FILE", "YAML, the official code's too, or tiny-cpu or small-1gpu (default: the official defaults)", 0, 0, true}, \
-    {0, "init", DINOV_OPT_TEXT, &init_path, "FILE", "start from this backbone, in any layout dinov reads (default: fresh weights)", 0, 0, true}, \
-    {0, "fork", DINOV_OPT_TEXT, &fork_from, "RUN@STEP", "start a new run from a checkpoint of another one", 0, 0, false}, \
-    {'t', "threads", DINOV_OPT_INT, &threads, "N", "threads (default 0: all cores)", 0, 1024, true}, \
-    {0, "isa", DINOV_OPT_TEXT, &isa, "NAME", "force ref, avx2 or avx512 (default: the best here)", 0, 0, false}, \
-    {0, "stop-after", DINOV_OPT_INT, &stop_after, "STEP", "end after this step, as if stopped (default 0: at the end of the schedule)", 0, INT64_MAX, false}, \
-    {'q', "quiet", DINOV_OPT_FLAG, &quiet, NULL, "no progress and no notes", 0, 0, true}
+#define TRAINING_OPTIONS                                                                                                           \
+    {'o', "output", DINOV_OPT_TEXT, &output, "RUN", "the run's folder; an unfinished run in it goes on", 0, 0, true},              \
+        {'c',                                                                                                                      \
+         "config",                                                                                                                 \
+         DINOV_OPT_TEXT,                                                                                                           \
+         &config_path,                                                                                                             \
+         "FILE",                                                                                                                   \
+         "YAML, the official code's too, or tiny-cpu or small-1gpu (default: the official defaults)",                              \
+         0,                                                                                                                        \
+         0,                                                                                                                        \
+         true},                                                                                                                    \
+        {0,          "init", DINOV_OPT_TEXT,                                                                                       \
+         &init_path, "FILE", "start from this backbone, in any layout dinov reads (default: fresh weights)",                       \
+         0,          0,      true},                                                                                                \
+        {0, "fork", DINOV_OPT_TEXT, &fork_from, "RUN@STEP", "start a new run from a checkpoint of another one", 0, 0, false},      \
+        {'t', "threads", DINOV_OPT_INT, &threads, "N", "threads (default 0: all cores)", 0, 1024, true},                           \
+        {0, "isa", DINOV_OPT_TEXT, &isa, "NAME", "force ref, avx2 or avx512 (default: the best here)", 0, 0, false},               \
+        {0,           "stop-after", DINOV_OPT_INT,                                                                                 \
+         &stop_after, "STEP",       "end after this step, as if stopped (default 0: at the end of the schedule)",                  \
+         0,           INT64_MAX,    false},                                                                                        \
+    {                                                                                                                              \
+        'q', "quiet", DINOV_OPT_FLAG, &quiet, NULL, "no progress and no notes", 0, 0, true                                         \
+    }
 
 static const dinov_opt pretrain_options[] = {TRAINING_OPTIONS, {0}};
 
@@ -218,29 +252,33 @@ static const dinov_tool pretrain = {
                 "      a small model on the pictures under photos/; the same command goes on after a stop\n"
                 "  dinov-train pretrain -o run -c vitl16_short.yaml shards/train-*.tar optim.epochs=50\n"
                 "      the official recipe on WebDataset shards, with one key changed\n",
-    .details  = "DATA are folders (walked recursively), tar shards (.tar, .tar.gz, .tar.zst), pictures, or lists by @FILE. No labels are\n"
-                "needed. KEY=VALUE sets a key of the configuration (docs/config.md); a path with '=' in it is written ./PATH.\n\n"
-                "RUN gets config.yaml, metrics.jsonl, and checkpoints step-000000250/ and so on, in each of which\n"
-                "backbone.safetensors is the averaged model, ready for dinov-infer and dinov-convert. SIGTERM finishes the step,\n"
-                "commits and exits with 143; the same command goes on, bit for bit as if it had not been stopped. A changed\n"
-                "configuration is refused with the difference; --fork RUN@STEP -o NEW starts a new run from a checkpoint.\n",
-    .options  = pretrain_options,
-    .run      = run_pretrain,
+    .details =
+        "DATA are folders (walked recursively), tar shards (.tar, .tar.gz, .tar.zst), pictures, or lists by @FILE. No labels are\n"
+        "needed. KEY=VALUE sets a key of the configuration (docs/config.md); a path with '=' in it is written ./PATH.\n\n"
+        "RUN gets config.yaml, metrics.jsonl, and checkpoints step-000000250/ and so on, in each of which\n"
+        "backbone.safetensors is the averaged model, ready for dinov-infer and dinov-convert. SIGTERM finishes the step,\n"
+        "commits and exits with 143; the same command goes on, bit for bit as if it had not been stopped. A changed\n"
+        "configuration is refused with the difference; --fork RUN@STEP -o NEW starts a new run from a checkpoint.\n",
+    .options = pretrain_options,
+    .run     = run_pretrain,
 };
 
 static const dinov_tool distill = {
-    .name     = "dinov-train distill",
-    .usage    = "-o RUN --teacher RUN [-c CONFIG] DATA... [KEY=VALUE...]",
-    .summary  = "trains a smaller model to see what a larger one sees",
-    .examples = "  dinov-train distill -o small --teacher large-run -c mine.yaml photos/ student.embed_dim=192 student.num_heads=3\n"
-                "      a student of width 192 from the newest checkpoint of large-run\n"
-                "  dinov-train distill -o small --teacher large-run@5000 -c mine.yaml shards/*.tar\n"
-                "      from a certain step of it\n",
-    .details  = "The teacher is a run of dinov-train, because its heads are needed: its prototypes are what the student learns to predict.\n"
-                "The student's numbers of prototypes and its patch size must be the teacher's; everything else is free. The result is the\n"
-                "average of the student, backbone.safetensors of each checkpoint. Otherwise as dinov-train pretrain.\n",
-    .options  = distill_options,
-    .run      = run_distill,
+    .name    = "dinov-train distill",
+    .usage   = "-o RUN --teacher RUN [-c CONFIG] DATA... [KEY=VALUE...]",
+    .summary = "trains a smaller model to see what a larger one sees",
+    .examples =
+        "  dinov-train distill -o small --teacher large-run -c mine.yaml photos/ student.embed_dim=192 student.num_heads=3\n"
+        "      a student of width 192 from the newest checkpoint of large-run\n"
+        "  dinov-train distill -o small --teacher large-run@5000 -c mine.yaml shards/*.tar\n"
+        "      from a certain step of it\n",
+    .details =
+        "The teacher is a run of dinov-train, because its heads are needed: its prototypes are what the student learns to "
+        "predict.\n"
+        "The student's numbers of prototypes and its patch size must be the teacher's; everything else is free. The result is the\n"
+        "average of the student, backbone.safetensors of each checkpoint. Otherwise as dinov-train pretrain.\n",
+    .options = distill_options,
+    .run     = run_distill,
 };
 
 static const dinov_tool config_tool = {

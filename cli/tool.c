@@ -85,6 +85,13 @@ static int set_option(const dinov_tool *tool, const dinov_opt *o, const char *te
         *(const char **)o->value = text;
         return 0;
     }
+    if (o->kind == DINOV_OPT_LIST) {
+        dinov_opt_list *list = o->value;
+        if (list->count == DINOV_OPT_LIST_MAX)
+            return dinov_tool_usage(tool, "--%s: expected at most %d of them", o->name, DINOV_OPT_LIST_MAX);
+        list->value[list->count++] = text;
+        return 0;
+    }
     char *end;
     errno             = 0;
     long long number = strtoll(text, &end, 10);
@@ -93,6 +100,17 @@ static int set_option(const dinov_tool *tool, const dinov_opt *o, const char *te
                                 (long long)o->min, (long long)o->max, text);
     *(int64_t *)o->value = number;
     return 0;
+}
+
+int dinov_tool_max_bad(const dinov_tool *tool, const char *text, double *max_bad, bool *percent)
+{
+    char *end;
+    *max_bad      = strtod(text, &end);
+    *percent      = *end == '%';
+    bool in_range = *max_bad >= 0 && *max_bad <= (*percent ? 100 : 1e15); /* before the conversion; false for NaN */
+    bool whole    = in_range && (*percent || *max_bad == (double)(int64_t)*max_bad);
+    if (end != text && !end[*percent] && whole) return 0;
+    return dinov_tool_usage(tool, "--max-bad: expected a whole number or a percentage up to 100%%, found \"%s\"", text);
 }
 
 int dinov_tool_main(const dinov_tool *tool, int argc, char **argv)

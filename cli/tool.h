@@ -17,7 +17,15 @@ typedef enum dinov_opt_kind {
     DINOV_OPT_FLAG, /* bool *       set to true */
     DINOV_OPT_TEXT, /* const char ** points into argv */
     DINOV_OPT_INT,  /* int64_t *    decimal, within [min, max] */
+    DINOV_OPT_LIST, /* dinov_opt_list *  may be given again; points into argv */
 } dinov_opt_kind;
+
+enum { DINOV_OPT_LIST_MAX = 256 };
+
+typedef struct dinov_opt_list {
+    const char *value[DINOV_OPT_LIST_MAX];
+    int         count;
+} dinov_opt_list;
 
 typedef struct dinov_opt {
     char           letter;  /* 0: none */
@@ -53,6 +61,9 @@ int dinov_tool_fail(const dinov_tool *tool, const dinov_error *err);
 
 /* Prints a usage sentence and returns 64. */
 int dinov_tool_usage(const dinov_tool *tool, const char *format, ...) DINOV_PRINTF(2, 3);
+
+/* The operand of --max-bad: a whole number, or a percentage. 0, or prints a usage sentence and returns 64. */
+int dinov_tool_max_bad(const dinov_tool *tool, const char *text, double *max_bad, bool *percent);
 
 /* A line on stderr: "NAME: ...". */
 void dinov_tool_note(const dinov_tool *tool, const char *format, ...) DINOV_PRINTF(2, 3);

@@ -125,21 +125,26 @@ static dinov_status check_digest(const char *bytes, size_t size, const char *whe
     dinov_xxh128_hex(hex, copy, size);
     dinov_free(copy);
     if (memcmp(hex, bytes + DIGEST_AT, sizeof hex) == 0) return DINOV_OK;
-    return dinov_fail(err, DINOV_ERR_CORRUPT, "MAN-DIGEST", "%s: the manifest is damaged: its digest is %.32s, its bytes give %.32s", where,
-                      bytes + DIGEST_AT, hex);
+    return dinov_fail(err, DINOV_ERR_CORRUPT, "MAN-DIGEST",
+                      "%s: the manifest is damaged: its digest is %.32s, its bytes give %.32s", where, bytes + DIGEST_AT, hex);
 }
 
-static dinov_status content(dinov_manifest *out, struct storage *s, const char *bytes, size_t size, const char *where, dinov_error *err)
+static dinov_status content(dinov_manifest *out, struct storage *s, const char *bytes, size_t size, const char *where,
+                            dinov_error *err)
 {
     json_t    *files = json_object_get(s->root, "files");
     dinov_text again = {0};
     *out             = (dinov_manifest){
-                    .iteration = json_integer_value(json_object_get(s->root, "iteration")),
-                    .adam_step = json_integer_value(json_object_get(s->root, "adam_step")),
-                    .samples   = json_integer_value(json_object_get(s->root, "samples")),
-                    .bad_steps = json_integer_value(json_object_get(s->root, "bad_steps")),
-                    .isa = text_of(s->root, "isa"), .teacher = text_of(s->root, "teacher"), .teacher_id = text_of(s->root, "teacher_id"),
-                    .config = text_of(s->root, "config"), .files = s->files, .file_count = json_array_size(files),
+                    .iteration  = json_integer_value(json_object_get(s->root, "iteration")),
+                    .adam_step  = json_integer_value(json_object_get(s->root, "adam_step")),
+                    .samples    = json_integer_value(json_object_get(s->root, "samples")),
+                    .bad_steps  = json_integer_value(json_object_get(s->root, "bad_steps")),
+                    .isa        = text_of(s->root, "isa"),
+                    .teacher    = text_of(s->root, "teacher"),
+                    .teacher_id = text_of(s->root, "teacher_id"),
+                    .config     = text_of(s->root, "config"),
+                    .files      = s->files,
+                    .file_count = json_array_size(files),
     };
     bool ok = out->iteration >= 0 && out->adam_step >= 0 && out->samples >= 0 && out->bad_steps >= 0;
     for (size_t i = 0; i < out->file_count && ok; i++) {
@@ -152,30 +157,34 @@ static dinov_status content(dinov_manifest *out, struct storage *s, const char *
     ok = ok && again.size == size && memcmp(again.data, bytes, size) == 0;
     dinov_text_clear(&again);
     if (ok) return DINOV_OK;
-    return dinov_fail(err, DINOV_ERR_CORRUPT, "MAN-CONTENT", "%s: the manifest does not say what a training checkpoint's must; it was not written by dinov",
-                      where);
+    return dinov_fail(err, DINOV_ERR_CORRUPT, "MAN-CONTENT",
+                      "%s: the manifest does not say what a training checkpoint's must; it was not written by dinov", where);
 }
 
-dinov_status dinov_manifest_parse(dinov_manifest *out, void **storage, const void *data, size_t size, const char *where, dinov_error *err)
+dinov_status dinov_manifest_parse(dinov_manifest *out, void **storage, const void *data, size_t size, const char *where,
+                                  dinov_error *err)
 {
     const char *bytes = data;
     *storage          = NULL;
     if (size > DINOV_MANIFEST_BYTES)
-        return dinov_fail(err, DINOV_ERR_LIMIT, "MAN-LARGE", "%s: expected a manifest of at most %d bytes, found %zu", where, DINOV_MANIFEST_BYTES, size);
+        return dinov_fail(err, DINOV_ERR_LIMIT, "MAN-LARGE", "%s: expected a manifest of at most %d bytes, found %zu", where,
+                          DINOV_MANIFEST_BYTES, size);
     if (size < DIGEST_AT + DINOV_XXH_HEX || memcmp(bytes, PREFIX, DIGEST_AT) != 0)
         return dinov_fail(err, DINOV_ERR_FORMAT, "MAN-FORMAT", "%s: not the manifest of a training checkpoint", where);
     DINOV_TRY(check_digest(bytes, size, where, err));
 
-    json_t         *root  = json_loadb(bytes, size, JSON_REJECT_DUPLICATES, NULL);
-    size_t          files = json_array_size(json_object_get(root, "files"));
-    struct storage *s     = files <= DINOV_MANIFEST_FILES ? dinov_calloc(1, sizeof *s + files * sizeof *s->files) : NULL;
+    json_t         *root    = json_loadb(bytes, size, JSON_REJECT_DUPLICATES, NULL);
+    size_t          files   = json_array_size(json_object_get(root, "files"));
+    struct storage *s       = files <= DINOV_MANIFEST_FILES ? dinov_calloc(1, sizeof *s + files * sizeof *s->files) : NULL;
     json_int_t      version = json_integer_value(json_object_get(root, "version"));
     dinov_status    status  = DINOV_OK;
     if (!root || files > DINOV_MANIFEST_FILES)
         status = dinov_fail(err, DINOV_ERR_CORRUPT, "MAN-CONTENT", "%s: the manifest is no JSON that dinov writes", where);
-    else if (!s) status = dinov_fail_nomem(err, where, "its manifest");
+    else if (!s)
+        status = dinov_fail_nomem(err, where, "its manifest");
     else if (version > VERSION)
-        status = dinov_fail(err, DINOV_ERR_VERSION, "MAN-NEWER", "%s: sound, but of version %lld; this program reads %d", where, (long long)version, VERSION);
+        status = dinov_fail(err, DINOV_ERR_VERSION, "MAN-NEWER", "%s: sound, but of version %lld; this program reads %d", where,
+                            (long long)version, VERSION);
     else {
         s->root = root;
         status  = content(out, s, bytes, size, where, err);
@@ -247,7 +256,7 @@ dinov_status dinov_state_parse(dinov_state_file *out, const void *bytes, size_t 
     dinov_cursor c      = dinov_cursor_make(bytes, size);
     uint64_t     length = dinov_cursor_le64(&c), data = 0;
     const void  *prefix;
-    dinov_table *table  = dinov_calloc(1, sizeof *table);
+    dinov_table *table = dinov_calloc(1, sizeof *table);
 
     *out = (dinov_state_file){.table = table};
     if (!table) return dinov_fail_nomem(err, where, "its table");
@@ -303,7 +312,8 @@ dinov_status dinov_manifest_add(dinov_manifest_file *out, const char *folder, co
     dinov_escape(where, sizeof where, path.data, path.size);
     if (lstat(path.data, &st) != 0 || !S_ISREG(st.st_mode))
         status = dinov_fail(err, DINOV_ERR_CORRUPT, "MAN-FILE", "%s: expected a plain file, as the manifest says", where);
-    else status = dinov_map_open(&map, path.data, err);
+    else
+        status = dinov_map_open(&map, path.data, err);
     dinov_text_clear(&path);
     DINOV_TRY(status);
     out->bytes = map.size;
@@ -320,9 +330,10 @@ dinov_status dinov_manifest_check(const dinov_manifest *m, const char *folder, d
         const dinov_manifest_file *want = &m->files[i];
         DINOV_TRY(dinov_manifest_add(&have, folder, want->name, err));
         if (have.bytes != want->bytes || memcmp(have.digest, want->digest, DINOV_XXH_HEX) != 0)
-            return dinov_fail(err, DINOV_ERR_CORRUPT, "MAN-FILE", "%s/%s: damaged: the manifest has %llu bytes of digest %s, the file %llu of %s",
-                              dinov_escape(where, sizeof where, folder, strlen(folder)), want->name, (unsigned long long)want->bytes, want->digest,
-                              (unsigned long long)have.bytes, have.digest);
+            return dinov_fail(err, DINOV_ERR_CORRUPT, "MAN-FILE",
+                              "%s/%s: damaged: the manifest has %llu bytes of digest %s, the file %llu of %s",
+                              dinov_escape(where, sizeof where, folder, strlen(folder)), want->name,
+                              (unsigned long long)want->bytes, want->digest, (unsigned long long)have.bytes, have.digest);
     }
     return DINOV_OK;
 }

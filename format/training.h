@@ -12,7 +12,7 @@
 #include "base/text.h"
 #include "dinov/format.h"
 
-#define DINOV_MANIFEST      "manifest.json"
+#define DINOV_MANIFEST "manifest.json"
 #define DINOV_BACKBONE_FILE "backbone.safetensors"
 
 enum { DINOV_MANIFEST_BYTES = 4 << 20, DINOV_MANIFEST_FILES = 4096, DINOV_FILE_NAME = 64 };
@@ -25,13 +25,13 @@ typedef struct dinov_manifest_file {
 
 /* What a step needs besides tensors. Strings belong to the manifest that was parsed, or to the caller who writes. */
 typedef struct dinov_manifest {
-    int64_t                    iteration; /* steps done */
-    int64_t                    adam_step; /* optimiser steps taken */
-    int64_t                    samples;   /* drawn from the data: where the loader goes on */
-    int64_t                    bad_steps; /* in a row, up to here */
-    const char                *isa;       /* instruction set: another one would round differently */
-    const char                *config;    /* the effective configuration, YAML */
-    const char                *teacher;   /* distillation: where the teacher was, else "" */
+    int64_t                    iteration;  /* steps done */
+    int64_t                    adam_step;  /* optimiser steps taken */
+    int64_t                    samples;    /* drawn from the data: where the loader goes on */
+    int64_t                    bad_steps;  /* in a row, up to here */
+    const char                *isa;        /* instruction set: another one would round differently */
+    const char                *config;     /* the effective configuration, YAML */
+    const char                *teacher;    /* distillation: where the teacher was, else "" */
     const char                *teacher_id; /* and its content id, else "" */
     const dinov_manifest_file *files;
     size_t                     file_count;
@@ -41,9 +41,10 @@ typedef struct dinov_manifest {
 void dinov_manifest_build(dinov_text *text, const dinov_manifest *manifest);
 
 /* Strict: the digest first, then the version, then what dinov_manifest_build would have written, byte for byte.
- * *storage (dinov_manifest_free) holds strings and files. ERR_FORMAT MAN-FORMAT, ERR_CORRUPT MAN-DIGEST, MAN-CONTENT; ERR_VERSION MAN-NEWER;
- * ERR_LIMIT MAN-LARGE. */
-dinov_status dinov_manifest_parse(dinov_manifest *out, void **storage, const void *bytes, size_t size, const char *where, dinov_error *err);
+ * *storage (dinov_manifest_free) holds strings and files. ERR_FORMAT MAN-FORMAT, ERR_CORRUPT MAN-DIGEST, MAN-CONTENT; ERR_VERSION
+ * MAN-NEWER; ERR_LIMIT MAN-LARGE. */
+dinov_status dinov_manifest_parse(dinov_manifest *out, void **storage, const void *bytes, size_t size, const char *where,
+                                  dinov_error *err);
 void         dinov_manifest_free(void *storage); /* NULL allowed */
 
 /* Size and digest of FOLDER/NAME, read back from the file. ERR_CORRUPT MAN-FILE when it is no plain file. */

@@ -37,7 +37,8 @@ dinov_status dinov_backbone_bind(dinov_backbone *out, const dinov_paramset *set,
         .blocks       = dinov_calloc((size_t)model->depth, sizeof *out->blocks),
     };
     if (!out->blocks) return dinov_fail_nomem(err, "backbone", "its blocks");
-    const char *up = model->ffn == DINOV_FFN_SWIGLU ? "mlp.w12" : "mlp.fc1", *down = model->ffn == DINOV_FFN_SWIGLU ? "mlp.w3" : "mlp.fc2";
+    const char *up   = model->ffn == DINOV_FFN_SWIGLU ? "mlp.w12" : "mlp.fc1",
+               *down = model->ffn == DINOV_FFN_SWIGLU ? "mlp.w3" : "mlp.fc2";
     for (int64_t i = 0; i < model->depth; i++) {
         char name[64];
 #define BLOCK(...) (snprintf(name, sizeof name, "blocks.%lld." __VA_ARGS__), AT(name))
@@ -103,10 +104,10 @@ struct dinov_pass {
     int64_t                up; /* width of the first FFN product: F, or 2F with SwiGLU */
     dinov_activation       act;
 
-    dinov_mat    x, dx;   /* [M, C] */
-    dinov_mat   *inputs;  /* RECOMPUTE: [depth] copies of x as it entered each block */
-    dinov_mat    again;   /* RECOMPUTE: x of the block that is computed again */
-    struct acts *acts;    /* [depth], or [1] when they are not kept */
+    dinov_mat    x, dx;                           /* [M, C] */
+    dinov_mat   *inputs;                          /* RECOMPUTE: [depth] copies of x as it entered each block */
+    dinov_mat    again;                           /* RECOMPUTE: x of the block that is computed again */
+    struct acts *acts;                            /* [depth], or [1] when they are not kept */
     dinov_mat    normed, active, dactive, branch; /* a piece: [P, C], [P, F], [P, F], [P, C] */
     dinov_mat    dqkv, dattended;                 /* [M', 3C], [M', C] */
     dinov_mat    patches, embedded;               /* a piece of images: [P, channels*p*p], [P, C] */
@@ -120,9 +121,9 @@ static int64_t piece_images(int64_t patches) { return largest(1, PIECE / patches
 /* Everything that a pass holds, in one walk that runs twice (base/arena.h). */
 static void lay_out(dinov_pass *p, int threads)
 {
-    const dinov_model *m = &p->model;
-    const dinov_ops   *ops = p->ops;
-    dinov_arena       *a   = &p->arena;
+    const dinov_model *m    = &p->model;
+    const dinov_ops   *ops  = p->ops;
+    dinov_arena       *a    = &p->arena;
     size_t             real = ops->real_size, scratch = 0;
     int64_t            C = m->dim, F = m->hidden, in = m->channels * m->patch * m->patch, M = 0, kept = 0, piece_patches = 0;
     bool               backward = p->plan.kind != DINOV_PASS_FORWARD;
@@ -136,10 +137,10 @@ static void lay_out(dinov_pass *p, int threads)
         piece_patches = largest(piece_patches, N * piece_images(N));
         scratch       = larger(scratch, ops->attention_scratch(images, T, m->heads, C / m->heads, threads));
         if (backward) scratch = larger(scratch, ops->attention_backward_scratch(images, T, m->heads, C / m->heads, threads));
-        p->group[g].pos  = dinov_arena_take(a, (1 + N) * C, real);
-        p->group[g].dpos = backward ? dinov_arena_take(a, (1 + N) * C, real) : NULL;
-        p->group[g].rows = dinov_arena_take(a, p->plan.group[g].h * m->grid_h, sizeof(double));
-        p->group[g].cols = dinov_arena_take(a, p->plan.group[g].w * m->grid_w, sizeof(double));
+        p->group[g].pos       = dinov_arena_take(a, (1 + N) * C, real);
+        p->group[g].dpos      = backward ? dinov_arena_take(a, (1 + N) * C, real) : NULL;
+        p->group[g].rows      = dinov_arena_take(a, p->plan.group[g].h * m->grid_h, sizeof(double));
+        p->group[g].cols      = dinov_arena_take(a, p->plan.group[g].w * m->grid_w, sizeof(double));
         p->group[g].rows_back = dinov_arena_take(a, p->plan.group[g].h * m->grid_h, sizeof(double));
         p->group[g].cols_back = dinov_arena_take(a, p->plan.group[g].w * m->grid_w, sizeof(double));
     }
@@ -181,9 +182,10 @@ static void lay_out(dinov_pass *p, int threads)
     p->stream.scratch = dinov_arena_take(a, (int64_t)scratch, 1);
 }
 
-static dinov_status begin(dinov_pass *p, const dinov_model *model, const dinov_ops *ops, const dinov_pass_plan *plan, dinov_error *err)
+static dinov_status begin(dinov_pass *p, const dinov_model *model, const dinov_ops *ops, const dinov_pass_plan *plan,
+                          dinov_error *err)
 {
-    *p = (dinov_pass){.model = *model, .ops = ops, .plan = *plan};
+    *p        = (dinov_pass){.model = *model, .ops = ops, .plan = *plan};
     p->up     = model->ffn == DINOV_FFN_SWIGLU ? 2 * model->hidden : model->hidden;
     p->act    = model->ffn == DINOV_FFN_SWIGLU ? DINOV_ACT_SWIGLU : DINOV_ACT_GELU;
     p->inputs = dinov_calloc((size_t)model->depth, sizeof *p->inputs);
@@ -275,7 +277,8 @@ static struct branch choose(dinov_pass *p, int64_t block, enum branch_kind kind)
         b.images[g]               = p->drop ? p->drop->kept[g][block] : all;
         b.factor[g]               = b.images[g] ? (double)all / (double)b.images[g] : 1;
         for (int64_t i = 0; i < b.images[g] && (p->drop || sparse); i++) {
-            int64_t image = p->drop ? p->drop->keep[g][(2 * block + kind) * all + i] : i, row = group->first + image * group->tokens;
+            int64_t image = p->drop ? p->drop->keep[g][(2 * block + kind) * all + i] : i,
+                    row   = group->first + image * group->tokens;
             for (int64_t t = 0; t < group->tokens; t++)
                 if (!sparse || p->needed[row + t]) p->rows[b.count++] = (int32_t)(row + t);
         }
@@ -340,7 +343,8 @@ static void attend(dinov_pass *p, const struct branch *b, dinov_mat *out, const 
     for (int g = 0; g < p->plan.groups; g++) {
         if (b->images[g] == 0) continue;
         int64_t   rows = b->first[g + 1] - b->first[g];
-        dinov_mat o = dinov_mat_rows(out, p->ops->real_size, b->first[g], rows), q = dinov_mat_rows(qkv, p->ops->real_size, b->first[g], rows);
+        dinov_mat o    = dinov_mat_rows(out, p->ops->real_size, b->first[g], rows),
+                  q    = dinov_mat_rows(qkv, p->ops->real_size, b->first[g], rows);
         p->ops->attention(&p->stream, &o, &q, b->images[g], p->model.heads);
     }
 }
@@ -349,7 +353,7 @@ static void attend_backward(dinov_pass *p, const struct branch *b, dinov_mat *dq
 {
     for (int g = 0; g < p->plan.groups; g++) {
         if (b->images[g] == 0) continue;
-        size_t    real = p->ops->real_size;
+        size_t    real  = p->ops->real_size;
         int64_t   first = b->first[g], rows = b->first[g + 1] - first;
         dinov_mat dq = dinov_mat_rows(dqkv, real, first, rows), d = dinov_mat_rows(dout, real, first, rows);
         dinov_mat q = dinov_mat_rows(qkv, real, first, rows);
@@ -406,13 +410,15 @@ static void ffn_forward(dinov_pass *p, const dinov_backbone_block *w, int64_t bl
 static void group_pos(dinov_pass *p, const dinov_backbone *params, struct group *group)
 {
     int64_t   C = p->model.dim, h = group->crops.h, w = group->crops.w;
-    size_t    row = (size_t)C * p->ops->real_size;
-    dinov_mat to = {(char *)group->pos + row, h * w, C, C};
+    size_t    row  = (size_t)C * p->ops->real_size;
+    dinov_mat to   = {(char *)group->pos + row, h * w, C, C};
     dinov_mat from = {(char *)params->pos + row, p->model.grid_h * p->model.grid_w, C, C};
 
     memcpy(group->pos, params->pos, row);
-    if (dinov_pos_is_trained_grid(&p->model, h, w)) p->ops->gather(&p->stream, &to, &from, NULL, 1);
-    else p->ops->resample(&to, &from, group->rows, group->cols, h, w, p->model.grid_h, p->model.grid_w);
+    if (dinov_pos_is_trained_grid(&p->model, h, w))
+        p->ops->gather(&p->stream, &to, &from, NULL, 1);
+    else
+        p->ops->resample(&to, &from, group->rows, group->cols, h, w, p->model.grid_h, p->model.grid_w);
 }
 
 /* The patches of images [first, first + images) of a group, as rows. */
@@ -435,9 +441,10 @@ static void embed_forward(dinov_pass *p, const dinov_backbone *params, struct gr
 
     group_pos(p, params, group);
     for (int64_t first = 0; first < group->crops.images; first += step) {
-        int64_t   images = group->crops.images - first < step ? group->crops.images - first : step;
-        dinov_mat rows = patch_rows(p, group, first, images), embedded = dinov_mat_rows(&p->embedded, p->ops->real_size, 0, images * N);
-        dinov_mat x = dinov_mat_rows(&p->x, p->ops->real_size, group->first + first * group->tokens, images * group->tokens);
+        int64_t   images   = group->crops.images - first < step ? group->crops.images - first : step;
+        dinov_mat rows     = patch_rows(p, group, first, images),
+                  embedded = dinov_mat_rows(&p->embedded, p->ops->real_size, 0, images * N);
+        dinov_mat x        = dinov_mat_rows(&p->x, p->ops->real_size, group->first + first * group->tokens, images * group->tokens);
         p->ops->linear(&p->stream, &embedded, &rows, &patch, NULL, NULL);
         p->ops->embed(&p->stream, &x, &embedded, params->cls, params->registers, params->mask_token, group->pos,
                       group->crops.mask ? group->crops.mask + first * N : NULL, images, m->registers);
@@ -450,7 +457,8 @@ const dinov_mat *dinov_pass_forward(dinov_pass *p, const dinov_backbone *params,
     p->drop   = drop;
     p->needed = needed;
     for (int g = 0; g < p->plan.groups; g++) {
-        DINOV_ASSERT(crops[g].images == p->plan.group[g].images && crops[g].h == p->plan.group[g].h && crops[g].w == p->plan.group[g].w);
+        DINOV_ASSERT(crops[g].images == p->plan.group[g].images && crops[g].h == p->plan.group[g].h &&
+                     crops[g].w == p->plan.group[g].w);
         p->group[g].crops = crops[g];
         embed_forward(p, params, &p->group[g]);
     }
@@ -485,17 +493,20 @@ static void product_gradient(dinov_pass *p, const void *gamma, void *dgamma, voi
     if (gamma) p->ops->layerscale_backward(&p->stream, dgamma, dweight, dbias, p->dweight, p->dbias, gamma, weight, bias, n, k);
 }
 
-static void ffn_backward(dinov_pass *p, const dinov_backbone_block *w, const dinov_backbone_block *d, int64_t block, struct acts *acts)
+static void ffn_backward(dinov_pass *p, const dinov_backbone_block *w, const dinov_backbone_block *d, int64_t block,
+                         struct acts *acts)
 {
     const dinov_ops *ops = p->ops;
     dinov_stream    *s   = &p->stream;
     int64_t          C = p->model.dim, F = p->model.hidden;
-    struct branch    b  = choose(p, block, FFN);
-    dinov_linear     down = pack_transposed(p, 0, w->down_weight, C, F, w->ls2), up = pack_transposed(p, 1, w->up_weight, p->up, C, NULL);
+    struct branch    b    = choose(p, block, FFN);
+    dinov_linear     down = pack_transposed(p, 0, w->down_weight, C, F, w->ls2),
+                 up       = pack_transposed(p, 1, w->up_weight, p->up, C, NULL);
 
     clear_product(p, C, F);
     for (struct piece piece = {0}; next_piece(p, &b, &piece);) {
-        dinov_mat hidden = part(p, &acts->hidden, &piece), in = part(p, &acts->normed2_in, &piece), dstream = stream_of(p, &p->dx, &piece);
+        dinov_mat hidden = part(p, &acts->hidden, &piece), in = part(p, &acts->normed2_in, &piece),
+                  dstream = stream_of(p, &p->dx, &piece);
         dinov_mat dout = top(p, &p->branch, &piece), active = top(p, &p->active, &piece), dactive = top(p, &p->dactive, &piece);
         dinov_mat normed = top(p, &p->normed, &piece);
         ops->gather(s, &dout, &dstream, piece.rows, b.factor[piece.group]);
@@ -514,11 +525,12 @@ static void ffn_backward(dinov_pass *p, const dinov_backbone_block *w, const din
 static void attention_backward(dinov_pass *p, const dinov_backbone_block *w, const dinov_backbone_block *d, int64_t block,
                                struct acts *acts)
 {
-    const dinov_ops *ops = p->ops;
-    dinov_stream    *s   = &p->stream;
-    int64_t          C   = p->model.dim;
+    const dinov_ops *ops  = p->ops;
+    dinov_stream    *s    = &p->stream;
+    int64_t          C    = p->model.dim;
     struct branch    b    = choose(p, block, ATTENTION);
-    dinov_linear     proj = pack_transposed(p, 0, w->proj_weight, C, C, w->ls1), qkv = pack_transposed(p, 1, w->qkv_weight, 3 * C, C, NULL);
+    dinov_linear     proj = pack_transposed(p, 0, w->proj_weight, C, C, w->ls1),
+                 qkv      = pack_transposed(p, 1, w->qkv_weight, 3 * C, C, NULL);
 
     clear_product(p, C, C);
     for (struct piece piece = {0}; next_piece(p, &b, &piece);) {
@@ -565,8 +577,9 @@ static void embed_backward(dinov_pass *p, const dinov_backbone *grads, struct gr
 
     memset(group->dpos, 0, (size_t)((1 + N) * m->dim) * p->ops->real_size);
     for (int64_t first = 0; first < group->crops.images; first += step) {
-        int64_t   images = group->crops.images - first < step ? group->crops.images - first : step;
-        dinov_mat rows = patch_rows(p, group, first, images), dembedded = dinov_mat_rows(&p->embedded, p->ops->real_size, 0, images * N);
+        int64_t   images    = group->crops.images - first < step ? group->crops.images - first : step;
+        dinov_mat rows      = patch_rows(p, group, first, images),
+                  dembedded = dinov_mat_rows(&p->embedded, p->ops->real_size, 0, images * N);
         dinov_mat dx = dinov_mat_rows(&p->dx, p->ops->real_size, group->first + first * group->tokens, images * group->tokens);
         p->ops->embed_backward(&p->stream, &dembedded, grads->cls, grads->registers, grads->mask_token, group->dpos, &dx,
                                group->crops.mask ? group->crops.mask + first * N : NULL, images, m->registers);

@@ -44,8 +44,8 @@ static int64_t width_out(const dinov_head_dims *d, int64_t layer) { return layer
 
 static void lay_out(dinov_head_pass *p, int64_t rows)
 {
-    const dinov_head_dims *d = &p->dims;
-    dinov_arena           *a = &p->arena;
+    const dinov_head_dims *d    = &p->dims;
+    dinov_arena           *a    = &p->arena;
     size_t                 real = p->ops->real_size, packed = 0, bias = 0;
 
     for (int64_t i = 0; i < d->layers; i++) {
@@ -129,8 +129,8 @@ static dinov_linear transposed(dinov_head_pass *p, const dinov_head *params, int
 
 void dinov_head_backward(dinov_head_pass *p, const dinov_head *params, const dinov_head *grads, dinov_mat *dx, dinov_mat *dz)
 {
-    const dinov_ops *ops = p->ops;
-    dinov_stream    *s   = &p->stream;
+    const dinov_ops *ops  = p->ops;
+    dinov_stream    *s    = &p->stream;
     dinov_mat        dout = *dz;
     dinov_linear     w;
 

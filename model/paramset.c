@@ -21,7 +21,7 @@ static dinov_status add(dinov_paramset *set, const char *name, int rank, const i
         set->capacity = capacity;
     }
     dinov_paramset_entry *e = &set->entries[set->count++];
-    *e                      = (dinov_paramset_entry){.module = set->module_count - 1, .rank = rank, .count = 1, .offset = set->total};
+    *e = (dinov_paramset_entry){.module = set->module_count - 1, .rank = rank, .count = 1, .offset = set->total};
     snprintf(e->name, sizeof e->name, "%s.%s", set->modules[e->module], name);
     for (int i = 0; i < rank; i++) {
         e->dim[i] = dim[i];
@@ -55,7 +55,8 @@ dinov_status dinov_paramset_add_head(dinov_paramset *set, const char *module, co
         int64_t n = i + 1 == head->layers ? head->bottleneck : head->hidden, k = i == 0 ? head->in : head->hidden;
         char    weight[32], bias[32];
         /* Upstream's Sequential counts its activations; a single layer is no Sequential. */
-        if (head->layers == 1) snprintf(weight, sizeof weight, "mlp.weight"), snprintf(bias, sizeof bias, "mlp.bias");
+        if (head->layers == 1)
+            snprintf(weight, sizeof weight, "mlp.weight"), snprintf(bias, sizeof bias, "mlp.bias");
         else {
             snprintf(weight, sizeof weight, "mlp.%lld.weight", (long long)(2 * i));
             snprintf(bias, sizeof bias, "mlp.%lld.bias", (long long)(2 * i));

@@ -52,11 +52,12 @@ static void fill_antialias(double *weights, int64_t out, int64_t grid, double st
     double support = 2 * fmax(step, 1), inverse = step >= 1 ? as(exact, 1 / step) : 1;
     for (int64_t o = 0; o < out; o++) {
         double  centre = as(exact, step * ((double)o + 0.5)), sum = 0;
-        int64_t lo = (int64_t)as(exact, as(exact, centre - support) + 0.5), hi = (int64_t)as(exact, as(exact, centre + support) + 0.5);
+        int64_t lo = (int64_t)as(exact, as(exact, centre - support) + 0.5),
+                hi = (int64_t)as(exact, as(exact, centre + support) + 0.5);
         if (lo < 0) lo = 0;
         if (hi > grid) hi = grid;
         for (int64_t j = lo; j < hi; j++) {
-            double distance = as(exact, as(exact, as(exact, (double)j - centre) + 0.5) * inverse);
+            double distance              = as(exact, as(exact, as(exact, (double)j - centre) + 0.5) * inverse);
             sum += weights[o * grid + j] = cubic(distance, -0.5);
         }
         for (int64_t j = lo; j < hi; j++) weights[o * grid + j] /= sum;
@@ -73,14 +74,16 @@ void dinov_pos_weights(double *weights, int64_t out, int64_t grid, const dinov_i
 {
     double step = step_of(out, grid, rule->offset, exact);
     memset(weights, 0, (size_t)(out * grid) * sizeof *weights);
-    if (rule->antialias) fill_antialias(weights, out, grid, step, exact);
-    else fill_plain(weights, out, grid, step, exact);
+    if (rule->antialias)
+        fill_antialias(weights, out, grid, step, exact);
+    else
+        fill_plain(weights, out, grid, step, exact);
 }
 
 dinov_status dinov_vit_pos(const dinov_vit *vit, void *out, int64_t h, int64_t w, dinov_error *err)
 {
-    const dinov_model *m   = &vit->config;
-    int64_t            C   = m->dim, gh = m->grid_h, gw = m->grid_w;
+    const dinov_model *m = &vit->config;
+    int64_t            C = m->dim, gh = m->grid_h, gw = m->grid_w;
     size_t             row = (size_t)C * vit->ops->real_size;
 
     if (dinov_pos_is_trained_grid(m, h, w)) {

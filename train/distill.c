@@ -22,7 +22,8 @@ dinov_status dinov_distill(const dinov_train_options *options, bool *stopped, di
     while (dinov_session_goes_on(session)) {
         dinov_rates rates = dinov_session_rates(session);
         DINOV_TRY_GOTO(dinov_session_crops(session, &crops, err));
-        DINOV_TRY_GOTO(dinov_trainer_step(dinov_session_trainer(session), dinov_session_iteration(session), crops, &rates, NULL, &result, err));
+        DINOV_TRY_GOTO(dinov_trainer_step(dinov_session_trainer(session), dinov_session_iteration(session), crops, &rates, NULL,
+                                          &result, err));
         DINOV_TRY_GOTO(dinov_session_done(session, &result, err));
     }
     *stopped = dinov_session_stopped(session);

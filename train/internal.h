@@ -56,7 +56,7 @@ struct dinov_trainer {
     dinov_stream      stream;
     dinov_arena       arena;
 
-    uint8_t  *needed; /* [rows of the student's stream] those that a loss looks at; the teacher's are fewer */
+    uint8_t  *needed;                      /* [rows of the student's stream] those that a loss looks at; the teacher's are fewer */
     dinov_mat teacher_raw, teacher_tokens; /* [rows of a term in one micro-batch, C of the teacher] */
     int32_t  *teacher_rows;
     dinov_mat koleo_tokens, dkoleo; /* [micros * 2B, C] ordered by view, then image */

@@ -58,8 +58,9 @@ static double clip_factor(double norm, double limit)
     return limit > 0 && factor < 1 ? factor : 1;
 }
 
-void dinov_adamw_step(const dinov_paramset *set, void *params, const void *grads, void *m, void *v, const double *norms, int64_t depth,
-                      const dinov_config *config, const dinov_rates *rates, int64_t step, const dinov_ops *ops, dinov_stream *s)
+void dinov_adamw_step(const dinov_paramset *set, void *params, const void *grads, void *m, void *v, const double *norms,
+                      int64_t depth, const dinov_config *config, const dinov_rates *rates, int64_t step, const dinov_ops *ops,
+                      dinov_stream *s)
 {
     for (int64_t i = 0; i < set->count; i++) {
         const dinov_paramset_entry *e     = &set->entries[i];

@@ -23,7 +23,8 @@ dinov_group dinov_group_of(const dinov_paramset *set, const dinov_paramset_entry
 void dinov_gradient_norms(double *norms, const dinov_paramset *set, const void *grads, const dinov_ops *ops, dinov_stream *s);
 
 /* One AdamW step on every tensor; norms: of dinov_gradient_norms; step counts from 1. */
-void dinov_adamw_step(const dinov_paramset *set, void *params, const void *grads, void *m, void *v, const double *norms, int64_t depth,
-                      const dinov_config *config, const dinov_rates *rates, int64_t step, const dinov_ops *ops, dinov_stream *s);
+void dinov_adamw_step(const dinov_paramset *set, void *params, const void *grads, void *m, void *v, const double *norms,
+                      int64_t depth, const dinov_config *config, const dinov_rates *rates, int64_t step, const dinov_ops *ops,
+                      dinov_stream *s);
 
 #endif

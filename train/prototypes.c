@@ -24,17 +24,20 @@ struct dinov_prototypes {
 
     int64_t       chunk;
     struct logits teacher, student;
-    double        temperature; /* the teacher's */
-    void         *bias;        /* [K]: -c / t, or log v */
-    void         *lse;         /* [teacher_rows] */
-    void         *entropy;     /* [teacher_rows] */
-    void         *max, *sum;   /* [rows] running softmax statistics */
-    void         *student_lse; /* [student_rows] */
-    void         *weights, *dweights; /* [chunk, bottleneck] the last layer's rows of a chunk, and their gradient */
+    double        temperature;        /* the teacher's */
+    void         *bias;               /* [K]: -c / t, or log v */
+    void         *lse;                /* [teacher_rows] */
+    void         *entropy;            /* [teacher_rows] */
+    void         *max, *sum;          /* [rows] running softmax statistics */
+    void         *student_lse;        /* [student_rows] */
+    void         *weights, *dweights; /* [PIECE, bottleneck] rows of the last layer, and their gradient */
     void         *packed, *packed_bias;
 };
 
-enum { LINE = 64 }; /* chunks are a multiple of it */
+enum {
+    LINE  = 64,   /* chunks are a multiple of it */
+    PIECE = 2048, /* prototypes whose weights are at hand at a time: few enough to stay in the cache */
+};
 
 static int64_t chunk_of(const dinov_prototypes_plan *plan, size_t real)
 {
@@ -46,27 +49,27 @@ static int64_t chunk_of(const dinov_prototypes_plan *plan, size_t real)
 static void lay_out(dinov_prototypes *p)
 {
     const dinov_prototypes_plan *plan = &p->plan;
-    const dinov_ops             *ops = p->ops;
-    dinov_arena                 *a = &p->arena;
+    const dinov_ops             *ops  = p->ops;
+    dinov_arena                 *a    = &p->arena;
     size_t                       real = ops->real_size;
     int64_t                      rows = plan->teacher_rows > plan->student_rows ? plan->teacher_rows : plan->student_rows;
-    int64_t                      b = plan->bottleneck > plan->teacher_bottleneck ? plan->bottleneck : plan->teacher_bottleneck;
+    int64_t                      b    = plan->bottleneck > plan->teacher_bottleneck ? plan->bottleneck : plan->teacher_bottleneck;
 
-    p->chunk         = chunk_of(plan, real);
-    size_t forward   = ops->linear_size(p->chunk, b), back = ops->linear_size(b, p->chunk);
-    int64_t bias     = (int64_t)ops->linear_bias_size(p->chunk > b ? p->chunk : b);
-    p->teacher.out   = dinov_mat_take(a, plan->teacher_rows, p->chunk, real);
-    p->student.out   = dinov_mat_take(a, plan->student_rows, p->chunk, real);
-    p->bias          = dinov_arena_take(a, plan->prototypes, real);
-    p->lse           = dinov_arena_take(a, plan->teacher_rows, real);
-    p->entropy       = dinov_arena_take(a, plan->teacher_rows, real);
-    p->max           = dinov_arena_take(a, rows, real);
-    p->sum           = dinov_arena_take(a, rows, real);
-    p->student_lse   = dinov_arena_take(a, plan->student_rows, real);
-    p->weights       = dinov_arena_take(a, p->chunk * b, real);
-    p->dweights      = dinov_arena_take(a, p->chunk * b, real);
-    p->packed        = dinov_arena_take(a, (int64_t)(forward > back ? forward : back), real);
-    p->packed_bias   = dinov_arena_take(a, bias, real);
+    p->chunk        = chunk_of(plan, real);
+    size_t  forward = ops->linear_size(PIECE, b), back = ops->linear_size(b, PIECE);
+    int64_t bias   = (int64_t)ops->linear_bias_size(PIECE > b ? PIECE : b);
+    p->teacher.out = dinov_mat_take(a, plan->teacher_rows, p->chunk, real);
+    p->student.out = dinov_mat_take(a, plan->student_rows, p->chunk, real);
+    p->bias        = dinov_arena_take(a, plan->prototypes, real);
+    p->lse         = dinov_arena_take(a, plan->teacher_rows, real);
+    p->entropy     = dinov_arena_take(a, plan->teacher_rows, real);
+    p->max         = dinov_arena_take(a, rows, real);
+    p->sum         = dinov_arena_take(a, rows, real);
+    p->student_lse = dinov_arena_take(a, plan->student_rows, real);
+    p->weights     = dinov_arena_take(a, PIECE * b, real);
+    p->dweights    = dinov_arena_take(a, PIECE * b, real);
+    p->packed      = dinov_arena_take(a, (int64_t)(forward > back ? forward : back), real);
+    p->packed_bias = dinov_arena_take(a, bias, real);
 }
 
 size_t dinov_prototypes_memory(const dinov_prototypes_plan *plan, const dinov_ops *ops)
@@ -109,25 +112,37 @@ static int64_t chunk_size(const dinov_prototypes *p, int64_t first)
     return p->plan.prototypes - first < p->chunk ? p->plan.prototypes - first : p->chunk;
 }
 
-/* The last layer's rows of a chunk into p->weights. */
-static void chunk_weights(dinov_prototypes *p, const dinov_head *head, int64_t first, int64_t b)
+/* The last layer's rows [first, first + n) into p->weights. */
+static void piece_weights(dinov_prototypes *p, const dinov_head *head, int64_t first, int64_t n, int64_t b)
 {
-    p->ops->weight_norm(&p->stream, p->weights, at(p, head->v, first * b), at(p, head->g, first), chunk_size(p, first), b);
+    p->ops->weight_norm(&p->stream, p->weights, at(p, head->v, first * b), at(p, head->g, first), n, b);
 }
+
+/* Columns [first, first + n) of a matrix. */
+static dinov_mat columns(const dinov_prototypes *p, const dinov_mat *m, int64_t first, int64_t n)
+{
+    return (dinov_mat){at(p, m->data, first), m->rows, n, m->ld};
+}
+
+static int64_t piece_size(int64_t first, int64_t end) { return end - first < PIECE ? end - first : PIECE; }
 
 /* side->out = z W^T for the chunk from `first` on, unless it is there already. */
 static dinov_mat *compute(dinov_prototypes *p, struct logits *side, int64_t first)
 {
-    int64_t n = chunk_size(p, first), b = side->z->cols;
+    int64_t size = chunk_size(p, first), b = side->z->cols;
     if (side->first == first) return &side->out;
     side->out.rows = side->z->rows;
-    side->out.cols = n;
+    side->out.cols = size;
     side->first    = first;
-    chunk_weights(p, side->head, first, b);
-    p->ops->linear_pack(&p->stream, p->packed, p->weights, n, b, DINOV_ACT_NONE);
-    p->ops->linear_pack_bias(p->packed_bias, NULL, n, DINOV_ACT_NONE);
-    p->ops->linear(&p->stream, &side->out, side->z, &(dinov_linear){.n = n, .k = b, .packed = p->packed, .bias = p->packed_bias}, NULL,
-                   NULL);
+    p->ops->linear_pack_bias(p->packed_bias, NULL, PIECE, DINOV_ACT_NONE);
+    for (int64_t i = 0; i < size; i += PIECE) {
+        int64_t   n   = piece_size(i, size);
+        dinov_mat out = columns(p, &side->out, i, n);
+        piece_weights(p, side->head, first + i, n, b);
+        p->ops->linear_pack(&p->stream, p->packed, p->weights, n, b, DINOV_ACT_NONE);
+        p->ops->linear(&p->stream, &out, side->z, &(dinov_linear){.n = n, .k = b, .packed = p->packed, .bias = p->packed_bias},
+                       NULL, NULL);
+    }
     return &side->out;
 }
 
@@ -185,8 +200,7 @@ static dinov_status centered(dinov_prototypes *p, const void *center, void *next
     stats_end(p, p->lse, rows);
 
     /* Each rank's mean counts alike, as upstream has it. */
-    for (int64_t k = 0; k < K; k++)
-        dinov_real_set(next, real, k, rows ? dinov_real_get(next, real, k) / (double)rows : 0);
+    for (int64_t k = 0; k < K; k++) dinov_real_set(next, real, k, rows ? dinov_real_get(next, real, k) / (double)rows : 0);
     DINOV_TRY(p->comm->all_reduce(p->comm, next, K, real, err));
     for (int64_t k = 0; k < K; k++) {
         double mean = dinov_real_get(next, real, k) / (double)p->comm->size, old = dinov_real_get(center, real, k);
@@ -207,26 +221,31 @@ dinov_status dinov_prototypes_teach(dinov_prototypes *p, const dinov_head *teach
 }
 
 /* dz += dlogits W and the gradients of g and v, for the chunk whose gradient stands in the student's logits. */
-static void chunk_backward(dinov_prototypes *p, const dinov_head *student, const dinov_head *grads, const dinov_mat *z, int64_t first,
-                           dinov_mat *dz)
+static void chunk_backward(dinov_prototypes *p, const dinov_head *student, const dinov_head *grads, const dinov_mat *z,
+                           int64_t first, dinov_mat *dz)
 {
-    const dinov_ops *ops = p->ops;
-    int64_t          n = chunk_size(p, first), b = z->cols;
+    const dinov_ops *ops  = p->ops;
+    int64_t          size = chunk_size(p, first), b = z->cols;
 
-    chunk_weights(p, student, first, b);
-    ops->linear_pack_transposed(&p->stream, p->packed, p->weights, n, b, NULL);
     ops->linear_pack_bias(p->packed_bias, NULL, b, DINOV_ACT_NONE);
-    ops->linear(&p->stream, dz, &p->student.out, &(dinov_linear){.n = b, .k = n, .packed = p->packed, .bias = p->packed_bias}, dz, NULL);
-    memset(p->dweights, 0, (size_t)(n * b) * ops->real_size);
-    ops->linear_backward(&p->stream, p->dweights, NULL, &p->student.out, z);
-    ops->weight_norm_backward(&p->stream, at(p, grads->v, first * b), at(p, grads->g, first), p->dweights, at(p, student->v, first * b),
-                              at(p, student->g, first), n, b);
+    for (int64_t i = 0; i < size; i += PIECE) {
+        int64_t   n = piece_size(i, size), k = first + i;
+        dinov_mat dlogits = columns(p, &p->student.out, i, n);
+        piece_weights(p, student, k, n, b);
+        ops->linear_pack_transposed(&p->stream, p->packed, p->weights, n, b, NULL);
+        ops->linear(&p->stream, dz, &dlogits, &(dinov_linear){.n = b, .k = n, .packed = p->packed, .bias = p->packed_bias}, dz,
+                    NULL);
+        memset(p->dweights, 0, (size_t)(n * b) * ops->real_size);
+        ops->linear_backward(&p->stream, p->dweights, NULL, &dlogits, z);
+        ops->weight_norm_backward(&p->stream, at(p, grads->v, k * b), at(p, grads->g, k), p->dweights, at(p, student->v, k * b),
+                                  at(p, student->g, k), n, b);
+    }
 }
 
 void dinov_prototypes_learn(dinov_prototypes *p, const dinov_head *student, const dinov_head *grads, const dinov_mat *z,
                             const int32_t *targets, const void *weight, void *loss, dinov_mat *dz)
 {
-    const dinov_ops *ops = p->ops;
+    const dinov_ops *ops  = p->ops;
     size_t           real = ops->real_size;
     int64_t          rows = z->rows, K = p->plan.prototypes;
 
@@ -251,7 +270,8 @@ void dinov_prototypes_learn(dinov_prototypes *p, const dinov_head *student, cons
     for (int64_t m = 0; m < rows; m++) {
         double count = (targets[2 * m] >= 0) + (targets[2 * m + 1] >= 0);
         dinov_real_set(loss, real, m,
-                       dinov_real_get(loss, real, m) + count * dinov_real_get(weight, real, m) * dinov_real_get(p->student_lse, real, m));
+                       dinov_real_get(loss, real, m) +
+                           count * dinov_real_get(weight, real, m) * dinov_real_get(p->student_lse, real, m));
     }
 }
 

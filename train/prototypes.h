@@ -21,7 +21,7 @@
 
 /* Fixed by the method: the student's temperature, the centre's momentum, the rounds of Sinkhorn-Knopp. */
 #define DINOV_STUDENT_TEMPERATURE 0.1
-#define DINOV_CENTER_MOMENTUM     0.9
+#define DINOV_CENTER_MOMENTUM 0.9
 enum { DINOV_SINKHORN_ROUNDS = 3 };
 
 typedef struct dinov_prototypes dinov_prototypes;

@@ -32,13 +32,16 @@ double dinov_schedule_lr(const dinov_config *c, int ranks)
 dinov_rates dinov_schedule_rates(const dinov_config *c, int ranks, int64_t iteration)
 {
     int64_t      epoch = c->train.OFFICIAL_EPOCH_LENGTH, total = dinov_schedule_iterations(c);
-    int64_t      warm  = c->teacher.warmup_teacher_temp_epochs * epoch;
-    dinov_cosine lr    = {.base = dinov_schedule_lr(c, ranks), .final = c->optim.min_lr,
-                          .total = total, .warmup = c->optim.warmup_epochs * epoch};
-    dinov_cosine decay = {.base = c->optim.weight_decay, .final = c->optim.weight_decay_end, .total = total};
+    int64_t      warm = c->teacher.warmup_teacher_temp_epochs * epoch;
+    dinov_cosine lr   = {
+          .base = dinov_schedule_lr(c, ranks), .final = c->optim.min_lr, .total = total, .warmup = c->optim.warmup_epochs * epoch};
+    dinov_cosine decay       = {.base = c->optim.weight_decay, .final = c->optim.weight_decay_end, .total = total};
     dinov_cosine momentum    = {.base = c->teacher.momentum_teacher, .final = c->teacher.final_momentum_teacher, .total = total};
-    dinov_cosine temperature = {.base = c->teacher.teacher_temp, .final = c->teacher.teacher_temp, .start = c->teacher.warmup_teacher_temp,
-                                .total = warm, .warmup = warm};
+    dinov_cosine temperature = {.base   = c->teacher.teacher_temp,
+                                .final  = c->teacher.teacher_temp,
+                                .start  = c->teacher.warmup_teacher_temp,
+                                .total  = warm,
+                                .warmup = warm};
     dinov_rates  rates       = {
                .lr           = dinov_cosine_at(&lr, iteration),
                .weight_decay = dinov_cosine_at(&decay, iteration),

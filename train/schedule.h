@@ -9,8 +9,8 @@
 
 #include "train/config.h"
 
-/* 0 for `freeze` iterations, from `start` to `base` in `warmup` more, both ends included, then by a half cosine to `final` at `total`,
- * and `final` from there on. freeze + warmup <= total. */
+/* 0 for `freeze` iterations, from `start` to `base` in `warmup` more, both ends included, then by a half cosine to `final` at
+ * `total`, and `final` from there on. freeze + warmup <= total. */
 typedef struct dinov_cosine {
     double  base, final, start;
     int64_t total, warmup, freeze;

@@ -66,11 +66,14 @@ static dinov_status open_data(dinov_session *s, dinov_error *err)
     if (!paths) return dinov_fail_nomem(err, "data", "its paths");
     const char **lists = paths + count;
     for (int64_t i = 0; i < count; i++)
-        if (s->options.data[i][0] == '@') lists[spec.list_count++] = s->options.data[i] + 1;
-        else paths[spec.path_count++] = s->options.data[i];
+        if (s->options.data[i][0] == '@')
+            lists[spec.list_count++] = s->options.data[i] + 1;
+        else
+            paths[spec.path_count++] = s->options.data[i];
     spec.paths = paths, spec.lists = lists;
-    dinov_status status = count ? dinov_source_open(&s->source, &spec, err)
-                                : dinov_fail(err, DINOV_ERR_CONFIG, "CFG-DATA", "no data: give folders, @LIST files or tar shards to train on");
+    dinov_status status =
+        count ? dinov_source_open(&s->source, &spec, err)
+              : dinov_fail(err, DINOV_ERR_CONFIG, "CFG-DATA", "no data: give folders, @LIST files or tar shards to train on");
     dinov_free(paths);
     DINOV_TRY(status);
     for (int64_t i = 0; i < dinov_source_problem_count(s->source); i++) {
@@ -90,10 +93,11 @@ struct start {
 
 static dinov_status find_start(dinov_session *s, struct start *start, dinov_error *err)
 {
-    DINOV_TRY(dinov_run_newest(s->options.output, &start->manifest, &start->storage, start->path, sizeof start->path, &start->found, s->options.note,
-                               s->options.arg, err));
+    DINOV_TRY(dinov_run_newest(s->options.output, &start->manifest, &start->storage, start->path, sizeof start->path, &start->found,
+                               s->options.note, s->options.arg, err));
     if (start->found && s->options.fork)
-        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-CHANGED", "%s: this run has begun already; --fork starts a new run: give another -o", s->options.output);
+        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-CHANGED",
+                          "%s: this run has begun already; --fork starts a new run: give another -o", s->options.output);
     if (!s->options.fork) return DINOV_OK;
     start->found = start->forked = true;
     return dinov_run_find(s->options.fork, &start->manifest, &start->storage, start->path, sizeof start->path, err);
@@ -106,16 +110,19 @@ static dinov_status same_run(dinov_session *s, const struct start *start, dinov_
     dinov_text   diff = {0};
 
     if (strcmp(start->manifest.isa, s->ops->name) != 0)
-        return dinov_fail(err, DINOV_ERR_UNSUPPORTED, "RUN-ISA", "%s: this run was made with instruction set %s, and here it would be %s, which rounds otherwise; "
-                          "give --isa %s, or start a new run with --fork", start->path, start->manifest.isa, s->ops->name, start->manifest.isa);
+        return dinov_fail(err, DINOV_ERR_UNSUPPORTED, "RUN-ISA",
+                          "%s: this run was made with instruction set %s, and here it would be %s, which rounds otherwise; "
+                          "give --isa %s, or start a new run with --fork",
+                          start->path, start->manifest.isa, s->ops->name, start->manifest.isa);
     if (start->forked) return DINOV_OK;
     dinov_config_default(&saved);
     DINOV_TRY(dinov_config_read(&saved, start->manifest.config, strlen(start->manifest.config), start->path, NULL, NULL, err));
     bool         differs = dinov_config_diff(&saved, &s->config, false, &diff);
     dinov_status status  = diff.failed ? dinov_fail_nomem(err, "configuration", "the difference")
-                           : differs   ? dinov_fail(err, DINOV_ERR_CONFIG, "CFG-CHANGED", "%s: this run has another configuration; --fork %s@%" PRId64
-                                                    " -o NEW starts a new one from it. What differs:\n%s", s->options.output, s->options.output,
-                                                    start->manifest.iteration, diff.data)
+                           : differs   ? dinov_fail(err, DINOV_ERR_CONFIG, "CFG-CHANGED",
+                                                    "%s: this run has another configuration; --fork %s@%" PRId64
+                                                    " -o NEW starts a new one from it. What differs:\n%s",
+                                                    s->options.output, s->options.output, start->manifest.iteration, diff.data)
                                        : DINOV_OK;
     dinov_text_clear(&diff);
     return status;
@@ -132,9 +139,11 @@ static dinov_status choose_model(dinov_session *s, const struct start *start, di
         DINOV_TRY(dinov_checkpoint_open(&backbone, path, err));
         s->model = dinov_checkpoint_weights(backbone)->model;
         dinov_checkpoint_close(&backbone);
-    } else if (s->options.init) s->model = s->options.init->model;
+    } else if (s->options.init)
+        s->model = s->options.init->model;
     if (s->model.patch != s->config.student.patch_size)
-        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-VALUE", "student.patch_size: expected that of the weights to start from, %lld, found %lld",
+        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-VALUE",
+                          "student.patch_size: expected that of the weights to start from, %lld, found %lld",
                           (long long)s->model.patch, (long long)s->config.student.patch_size);
     return DINOV_OK;
 }
@@ -148,7 +157,8 @@ static dinov_status init_student(dinov_session *s, dinov_error *err)
         const dinov_named_tensor   *from = &s->options.init->tensors[i];
         const dinov_paramset_entry *to   = dinov_paramset_find(state->set, "backbone", from->name);
         DINOV_ASSERT(to);
-        dinov_to_real((float *)state->student + to->offset, sizeof(float), from->tensor.data, from->tensor.dtype, (uint64_t)to->count);
+        dinov_to_real((float *)state->student + to->offset, sizeof(float), from->tensor.data, from->tensor.dtype,
+                      (uint64_t)to->count);
     }
     dinov_trainer_reset_average(s->trainer);
     return DINOV_OK;
@@ -173,9 +183,10 @@ static dinov_status describe_teacher(dinov_session *s, dinov_teacher *out, char 
     out->model = dinov_checkpoint_weights(backbone)->model;
     snprintf(s->teacher_id, sizeof s->teacher_id, "%s", dinov_checkpoint_content_id(backbone));
     dinov_checkpoint_close(&backbone);
-    out->separate_head = config.ibot.separate_head;
+    out->separate_head         = config.ibot.separate_head;
     out->head[DINOV_TERM_DINO] = dinov_config_head(&config.dino.head, out->model.dim);
-    out->head[DINOV_TERM_IBOT] = dinov_config_head(config.ibot.separate_head ? &config.ibot.head : &config.dino.head, out->model.dim);
+    out->head[DINOV_TERM_IBOT] =
+        dinov_config_head(config.ibot.separate_head ? &config.ibot.head : &config.dino.head, out->model.dim);
     return DINOV_OK;
 }
 
@@ -189,7 +200,8 @@ static dinov_status open_trainer(dinov_session *s, const struct start *start, di
         o.teacher = &teacher;
     }
     if (start->found && !start->forked && strcmp(start->manifest.teacher_id, s->teacher_id) != 0)
-        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-CHANGED", "%s: this run has another teacher: %s (%s); --fork starts a new run", s->options.output,
+        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-CHANGED",
+                          "%s: this run has another teacher: %s (%s); --fork starts a new run", s->options.output,
                           start->manifest.teacher[0] ? start->manifest.teacher : "its own average", start->manifest.teacher_id);
     DINOV_TRY(dinov_trainer_new(&s->trainer, &o, err));
     if (s->options.teacher) {
@@ -203,7 +215,8 @@ static dinov_status open_trainer(dinov_session *s, const struct start *start, di
     s->iteration     = start->manifest.iteration;
     s->bad_steps     = start->manifest.bad_steps;
     s->saved         = start->forked ? -1 : s->iteration;
-    if (s->iteration < s->total) note(s, "going on after step %" PRId64 " of %" PRId64 " (%s)", s->iteration, s->total, start->path);
+    if (s->iteration < s->total)
+        note(s, "going on after step %" PRId64 " of %" PRId64 " (%s)", s->iteration, s->total, start->path);
     return DINOV_OK;
 }
 
@@ -222,12 +235,12 @@ static dinov_status open_loader(dinov_session *s, dinov_error *err)
     l.augment.local_crops_number = c->crops.local_crops_number;
     memcpy(l.mask.mask_ratio_min_max, c->ibot.mask_ratio_min_max, sizeof c->ibot.mask_ratio_min_max);
     l.mask.mask_sample_probability = c->ibot.mask_sample_probability;
-    l.seed        = (uint64_t)c->train.seed;
-    l.batch       = c->train.batch_size_per_gpu;
-    l.first_step  = s->iteration * c->train.accumulation;
-    l.workers     = c->train.num_workers < cores ? c->train.num_workers : cores;
-    l.depth       = c->train.accumulation + 2;
-    l.cache_limit = (size_t)c->train.cache_mib << 20;
+    l.seed                         = (uint64_t)c->train.seed;
+    l.batch                        = c->train.batch_size_per_gpu;
+    l.first_step                   = s->iteration * c->train.accumulation;
+    l.workers                      = c->train.num_workers < cores ? c->train.num_workers : cores;
+    l.depth                        = c->train.accumulation + 2;
+    l.cache_limit                  = (size_t)c->train.cache_mib << 20;
     return dinov_loader_new(&s->loader, s->source, &l, err);
 }
 
@@ -239,7 +252,7 @@ dinov_status dinov_session_open(dinov_session **out, const dinov_train_options *
 
     *out = NULL;
     if (!s) return dinov_fail_nomem(err, "training", "itself");
-    *s = (dinov_session){.options = *options, .config = *options->config, .saved = -1, .began = now()};
+    *s       = (dinov_session){.options = *options, .config = *options->config, .saved = -1, .began = now()};
     s->total = dinov_schedule_iterations(&s->config);
     DINOV_TRY_GOTO(dinov_ops_cpu(&s->ops, options->isa, err));
     DINOV_TRY_GOTO(open_data(s, err));
@@ -261,7 +274,7 @@ dinov_status dinov_session_open(dinov_session **out, const dinov_train_options *
     if (s->iteration < s->total) DINOV_TRY_GOTO(open_loader(s, err));
     dinov_manifest_free(start.storage);
     s->began = s->stamps[0] = now();
-    *out = s;
+    *out                    = s;
     return DINOV_OK;
 fail:
     dinov_manifest_free(start.storage);
@@ -300,8 +313,12 @@ dinov_status dinov_session_crops(dinov_session *s, const dinov_views **micro, di
         const dinov_batch *b;
         DINOV_TRY(dinov_loader_next(s->loader, &b, err));
         s->batches[i] = b;
-        s->views[i]   = (dinov_views){.images = b->images, .global = b->global_crops, .local = b->local_crops, .masks = b->masks,
-                                      .mask_indices = b->mask_indices, .masked = b->n_masked};
+        s->views[i]   = (dinov_views){.images       = b->images,
+                                      .global       = b->global_crops,
+                                      .local        = b->local_crops,
+                                      .masks        = b->masks,
+                                      .mask_indices = b->mask_indices,
+                                      .masked       = b->n_masked};
         for (int64_t j = 0; j < b->bad_count; j++) {
             note(s, "left out: %s [%s]", b->bad[j].why->msg, b->bad[j].why->code);
             s->bad_pictures++;
@@ -316,8 +333,10 @@ static void put(dinov_text *line, const char *key, double value)
     dinov_text_puts(line, ", \"");
     dinov_text_puts(line, key);
     dinov_text_puts(line, "\": ");
-    if (isfinite(value)) dinov_text_double(line, value);
-    else dinov_text_puts(line, "null");
+    if (isfinite(value))
+        dinov_text_double(line, value);
+    else
+        dinov_text_puts(line, "null");
 }
 
 static double images_per_s(const dinov_session *s)
@@ -367,7 +386,8 @@ static dinov_status write_metrics(dinov_session *s, const dinov_step_result *r, 
     put(&line, "images_per_s", images_per_s(s));
     put(&line, "waited_for_data", waited(s));
     dinov_text_puts(&line, "}");
-    dinov_status status = line.failed ? dinov_fail_nomem(err, "metrics", "a line") : dinov_run_append_metrics(s->run, line.data, err);
+    dinov_status status =
+        line.failed ? dinov_fail_nomem(err, "metrics", "a line") : dinov_run_append_metrics(s->run, line.data, err);
     dinov_text_clear(&line);
     return status;
 }
@@ -378,15 +398,20 @@ static void warn_of_collapse(dinov_session *s, const dinov_step_result *r, doubl
     enum { QUIET = 1000, SETTLED = 500 };
     int64_t settled = s->config.optim.warmup_epochs * s->config.train.OFFICIAL_EPOCH_LENGTH;
     double  most    = log((double)s->config.dino.head.head_n_prototypes);
-    if (s->iteration < (settled > SETTLED ? settled : SETTLED) || (s->warned && s->iteration - s->warned < QUIET) || s->config.dino.head.loss_weight == 0) return;
-    const char *sign = rank > 0 && rank < 1.5                                  ? "the features of all pictures point the same way (feature_rank near 1)"
-                       : r->teacher_entropy[DINOV_TERM_DINO] < 0.01            ? "the teacher gives all pictures to single prototypes (entropy near 0)"
-                       : r->teacher_entropy[DINOV_TERM_DINO] > 0.999 * most    ? "the teacher cannot tell prototypes apart (entropy near ln K)"
-                                                                               : NULL;
+    if (s->iteration < (settled > SETTLED ? settled : SETTLED) || (s->warned && s->iteration - s->warned < QUIET) ||
+        s->config.dino.head.loss_weight == 0)
+        return;
+    const char *sign =
+        rank > 0 && rank < 1.5                       ? "the features of all pictures point the same way (feature_rank near 1)"
+        : r->teacher_entropy[DINOV_TERM_DINO] < 0.01 ? "the teacher gives all pictures to single prototypes (entropy near 0)"
+        : r->teacher_entropy[DINOV_TERM_DINO] > 0.999 * most ? "the teacher cannot tell prototypes apart (entropy near ln K)"
+                                                             : NULL;
     if (!sign) return;
     s->warned = s->iteration;
-    note(s, "step %" PRId64 ": this looks like a collapse: %s. Lower optim.base_lr, lengthen the warm-up, or try train.centering=sinkhorn_knopp", s->iteration,
-         sign);
+    note(s,
+         "step %" PRId64
+         ": this looks like a collapse: %s. Lower optim.base_lr, lengthen the warm-up, or try train.centering=sinkhorn_knopp",
+         s->iteration, sign);
 }
 
 /* The pictures behind a step that was not finite, so that it can be looked into. */
@@ -427,12 +452,20 @@ static dinov_status save(dinov_session *s, dinov_error *err)
     /* Small models see whole pictures at the size they were trained on; the official transform is for 224 pixels. */
     if (s->config.crops.global_crops_size != 224)
         snprintf(preprocess.preset, sizeof preprocess.preset, "square:%" PRId64, s->config.crops.global_crops_size);
-    dinov_manifest   info   = {.iteration = s->iteration, .adam_step = dinov_trainer_state(s->trainer)->adam_step,
-                               .samples = s->iteration * s->config.train.accumulation * s->config.train.batch_size_per_gpu, .bad_steps = s->bad_steps,
-                               .isa = s->ops->name, .config = s->yaml.data, .teacher = s->options.teacher ? s->options.teacher : "",
+    dinov_manifest   info   = {.iteration  = s->iteration,
+                               .adam_step  = dinov_trainer_state(s->trainer)->adam_step,
+                               .samples    = s->iteration * s->config.train.accumulation * s->config.train.batch_size_per_gpu,
+                               .bad_steps  = s->bad_steps,
+                               .isa        = s->ops->name,
+                               .config     = s->yaml.data,
+                               .teacher    = s->options.teacher ? s->options.teacher : "",
                                .teacher_id = s->teacher_id};
-    dinov_run_saving saving = {.model = &s->model, .preprocess = &preprocess, .info = &info, .keep_last = s->config.train.keep_last,
-                               .keep_every = s->config.train.keep_every, .threads = 1};
+    dinov_run_saving saving = {.model      = &s->model,
+                               .preprocess = &preprocess,
+                               .info       = &info,
+                               .keep_last  = s->config.train.keep_last,
+                               .keep_every = s->config.train.keep_every,
+                               .threads    = 1};
     if (s->saved == s->iteration) return DINOV_OK;
     s->saved = s->iteration;
     return dinov_run_save(s->run, dinov_trainer_state(s->trainer), &saving, err);
@@ -440,15 +473,24 @@ static dinov_status save(dinov_session *s, dinov_error *err)
 
 static bool due(const dinov_session *s)
 {
-    int64_t every = s->config.train.save_every ? s->config.train.save_every : s->config.train.saveckp_freq * s->config.train.OFFICIAL_EPOCH_LENGTH;
+    int64_t every = s->config.train.save_every ? s->config.train.save_every
+                                               : s->config.train.saveckp_freq * s->config.train.OFFICIAL_EPOCH_LENGTH;
     return s->stopped || s->iteration == s->total || s->iteration % every == 0;
 }
 
 static void tell_progress(const dinov_session *s, const dinov_step_result *r)
 {
-    double               rate = images_per_s(s), left = (double)((s->total - s->iteration) * s->config.train.batch_size_per_gpu * s->config.train.accumulation);
-    dinov_train_progress p = {.iteration = s->iteration, .total = s->total, .result = r, .seconds = now() - s->began, .images_per_s = rate,
-                              .left_s = rate > 0 ? left / rate : 0, .waited = waited(s), .bad_pictures = s->bad_pictures, .knn = -1};
+    double rate = images_per_s(s),
+           left = (double)((s->total - s->iteration) * s->config.train.batch_size_per_gpu * s->config.train.accumulation);
+    dinov_train_progress p = {.iteration    = s->iteration,
+                              .total        = s->total,
+                              .result       = r,
+                              .seconds      = now() - s->began,
+                              .images_per_s = rate,
+                              .left_s       = rate > 0 ? left / rate : 0,
+                              .waited       = waited(s),
+                              .bad_pictures = s->bad_pictures,
+                              .knn          = -1};
     if (s->options.progress) s->options.progress(s->options.arg, &p);
 }
 
@@ -457,10 +499,12 @@ dinov_status dinov_session_done(dinov_session *s, const dinov_step_result *r, di
     bool log = (s->iteration + 1) % s->config.train.log_every == 0 || s->iteration + 1 == s->total || !r->finite;
 
     s->stamps[++s->steps % RATE_STEPS] = now();
-    s->bad_steps = r->finite ? 0 : s->bad_steps + 1;
+    s->bad_steps                       = r->finite ? 0 : s->bad_steps + 1;
     if (!r->finite) {
-        note(s, "step %" PRId64 ": %s is not finite; the step was not taken, and its pictures are listed in %s/replay-%09" PRId64 ".json", s->iteration + 1,
-             r->why, s->options.output, s->iteration);
+        note(s,
+             "step %" PRId64 ": %s is not finite; the step was not taken, and its pictures are listed in %s/replay-%09" PRId64
+             ".json",
+             s->iteration + 1, r->why, s->options.output, s->iteration);
         DINOV_TRY(write_replay(s, r, err));
     }
     if (log) {
@@ -470,14 +514,18 @@ dinov_status dinov_session_done(dinov_session *s, const dinov_step_result *r, di
     }
     for (int64_t i = 0; i < s->config.train.accumulation; i++) dinov_loader_release(s->loader, s->batches[i]);
     s->iteration++;
-    s->stopped = (s->options.stop && atomic_load(s->options.stop)) || (s->options.stop_after && s->iteration >= s->options.stop_after);
+    s->stopped =
+        (s->options.stop && atomic_load(s->options.stop)) || (s->options.stop_after && s->iteration >= s->options.stop_after);
     tell_progress(s, r);
     bool over = s->bad_steps >= s->config.train.bad_steps;
     if (due(s) || over) DINOV_TRY(save(s, err));
     if (over) {
         DINOV_TRY(dinov_run_flush(s->run, err));
-        return dinov_fail(err, DINOV_ERR_LIMIT, "TRAIN-BAD", "%s: %" PRId64 " steps in a row were not finite (%s); the last good state is committed. Lower optim.base_lr, "
-                          "or allow more with train.bad_steps", s->options.output, s->bad_steps, r->why);
+        return dinov_fail(err, DINOV_ERR_LIMIT, "TRAIN-BAD",
+                          "%s: %" PRId64
+                          " steps in a row were not finite (%s); the last good state is committed. Lower optim.base_lr, "
+                          "or allow more with train.bad_steps",
+                          s->options.output, s->bad_steps, r->why);
     }
     return s->stopped || s->iteration == s->total ? dinov_run_flush(s->run, err) : DINOV_OK;
 }

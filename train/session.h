@@ -24,8 +24,8 @@ typedef struct dinov_train_progress {
 
 typedef struct dinov_train_options {
     const dinov_config  *config;
-    const char          *output;     /* the run's folder */
-    const char *const   *data;       /* folders, lists (by @FILE), pictures, tar shards */
+    const char          *output; /* the run's folder */
+    const char *const   *data;   /* folders, lists (by @FILE), pictures, tar shards */
     int64_t              data_count;
     const dinov_weights *init;       /* a backbone to start from; NULL: fresh */
     const char          *fork;       /* "RUN@STEP" to start a new run from; NULL */

@@ -24,7 +24,7 @@ static const dinov_drop_plan *draw_drop(dinov_trainer *t, int64_t iteration, int
         double rate = dinov_trainer_drop_rate(t, block);
         any |= rate > 0;
         for (int g = 0; g < 2; g++) {
-            int64_t images = dinov_trainer_group(t, g).images;
+            int64_t images         = dinov_trainer_group(t, g).images;
             t->drop.kept[g][block] = (int32_t)dinov_trainer_kept(images, rate);
             for (int branch = 0; branch < 2 && images > 0; branch++) {
                 uint64_t  item = (uint64_t)(((micro * t->student.model.depth + block) * 2 + branch) * 2 + g);
@@ -72,9 +72,9 @@ static void teacher_forward(dinov_trainer *t, const dinov_views *views)
     struct term *dino = &t->term[DINOV_TERM_DINO], *ibot = &t->term[DINOV_TERM_IBOT];
     int64_t      registers = t->teacher.model.registers;
 
-    crops.pixels            = views->global;
-    const dinov_mat *stream = dinov_pass_forward(t->teacher_pass, &t->teacher_params, &crops,
-                                                 mark_needed(t, t->teacher_pass, 1, registers, views), NULL);
+    crops.pixels = views->global;
+    const dinov_mat *stream =
+        dinov_pass_forward(t->teacher_pass, &t->teacher_params, &crops, mark_needed(t, t->teacher_pass, 1, registers, views), NULL);
     if (dino->active) {
         /* Swapped, so that row i is the other view of the student's row i. */
         for (int64_t i = 0; i < 2 * t->B; i++)
@@ -105,10 +105,10 @@ static dinov_status make_targets(dinov_trainer *t, double temperature, dinov_err
 
 static void student_forward(dinov_trainer *t, const dinov_views *views, const dinov_drop_plan *drop, const dinov_mat **stream)
 {
-    dinov_crops crops[2] = {dinov_trainer_group(t, GLOBAL), dinov_trainer_group(t, LOCAL)};
-    crops[GLOBAL].pixels = views->global;
-    crops[GLOBAL].mask   = t->distilling ? NULL : views->masks;
-    crops[LOCAL].pixels  = views->local;
+    dinov_crops crops[2]  = {dinov_trainer_group(t, GLOBAL), dinov_trainer_group(t, LOCAL)};
+    crops[GLOBAL].pixels  = views->global;
+    crops[GLOBAL].mask    = t->distilling ? NULL : views->masks;
+    crops[LOCAL].pixels   = views->local;
     const uint8_t *needed = mark_needed(t, t->pass, t->locals ? 2 : 1, t->student.model.registers, views);
     *stream               = dinov_pass_forward(t->pass, &t->params, crops, needed, drop);
 }
@@ -120,9 +120,9 @@ static void dino_rows(dinov_trainer *t, struct term *term, int64_t taught)
     /* Upstream: all pairs weigh alike, and the number of local terms is at least 1 even where there are none. */
     double pairs = 2 + (double)(n > 0 ? 2 * n : 1), weight = t->config.dino.head.loss_weight / (pairs * (double)(B * t->micros));
     for (int64_t i = 0; i < (n + 2) * B; i++) {
-        bool    local = i < n * B;
-        int64_t image = local ? i : i - n * B;
-        term->rows[i] = (int32_t)dinov_pass_row(t->pass, local ? LOCAL : GLOBAL, image, 0);
+        bool    local            = i < n * B;
+        int64_t image            = local ? i : i - n * B;
+        term->rows[i]            = (int32_t)dinov_pass_row(t->pass, local ? LOCAL : GLOBAL, image, 0);
         term->targets[2 * i]     = (int32_t)(taught + (local ? image % B : image));
         term->targets[2 * i + 1] = local ? (int32_t)(taught + B + image % B) : -1;
         dinov_real_set(term->weight, t->ops->real_size, i, weight);
@@ -137,7 +137,8 @@ static void ibot_rows(dinov_trainer *t, struct term *term, const dinov_views *vi
         int64_t image = views->mask_indices[i] / t->patches, next = begin;
         if (i == begin) { /* the first of its image: indices ascend */
             while (next < views->masked && views->mask_indices[next] / t->patches == image) next++;
-            for (int64_t j = begin; j < next; j++) dinov_real_set(term->weight, t->ops->real_size, j, scale / (double)(next - begin));
+            for (int64_t j = begin; j < next; j++)
+                dinov_real_set(term->weight, t->ops->real_size, j, scale / (double)(next - begin));
             begin = next;
         }
         term->rows[i]            = patch_row(t, t->pass, t->student.model.registers, views->mask_indices[i]);
@@ -166,7 +167,8 @@ static void term_backward(dinov_trainer *t, struct term *term, dinov_term_kind k
 {
     int64_t rows = term->tokens.rows;
     dinov_head_forward(term->head, &term->student, &term->z, &term->tokens);
-    dinov_prototypes_learn(term->prototypes, &term->student, &term->dstudent, &term->z, term->targets, term->weight, term->loss, &term->dz);
+    dinov_prototypes_learn(term->prototypes, &term->student, &term->dstudent, &term->z, term->targets, term->weight, term->loss,
+                           &term->dz);
     dinov_head_backward(term->head, &term->student, &term->dstudent, &term->dtokens, &term->dz);
 
     double loss = sum_of(t, term->loss, 0, rows), entropy = dinov_prototypes_entropy(term->prototypes), pairs = 0;
@@ -178,7 +180,8 @@ static void term_backward(dinov_trainer *t, struct term *term, dinov_term_kind k
         double local = sum_of(t, term->loss, 0, t->locals * t->B) / t->config.dino.head.loss_weight;
         result->dino_local_crops_loss += local;
         result->dino_global_crops_loss += loss / t->config.dino.head.loss_weight - local;
-    } else result->ibot_loss += loss / t->config.ibot.head.loss_weight / 2;
+    } else
+        result->ibot_loss += loss / t->config.ibot.head.loss_weight / 2;
 }
 
 /* KoLeo of the whole step's cls tokens, view by view; its gradient goes to t->dkoleo. */
@@ -191,8 +194,9 @@ static void koleo(dinov_trainer *t, dinov_step_result *result)
     memset(t->dkoleo.data, 0, (size_t)(t->dkoleo.rows * t->dkoleo.ld) * real);
     if (images < 2) return; /* nobody has a neighbour */
     for (int view = 0; view < 2; view++) {
-        dinov_mat x = dinov_mat_rows(&t->koleo_tokens, real, view * images, images), dx = dinov_mat_rows(&t->dkoleo, real, view * images, images);
-        double    loss = 0, copy = 1e-6;
+        dinov_mat x  = dinov_mat_rows(&t->koleo_tokens, real, view * images, images),
+                  dx = dinov_mat_rows(&t->dkoleo, real, view * images, images);
+        double loss = 0, copy = 1e-6;
         t->ops->koleo(&t->stream, t->distance, &dx, &x, weight);
         for (int64_t i = 0; i < images; i++) {
             double distance = dinov_real_get(t->distance, real, i);
@@ -235,8 +239,8 @@ static double mean_length(dinov_trainer *t, const dinov_mat *x, int64_t first, i
     return rows ? total / (double)rows : 0;
 }
 
-static void student_backward(dinov_trainer *t, int64_t micro, const dinov_views *views, const int64_t *taught, const dinov_drop_plan *drop,
-                             dinov_step_result *result)
+static void student_backward(dinov_trainer *t, int64_t micro, const dinov_views *views, const int64_t *taught,
+                             const dinov_drop_plan *drop, dinov_step_result *result)
 {
     struct term     *dino = &t->term[DINOV_TERM_DINO], *ibot = &t->term[DINOV_TERM_IBOT];
     bool             spread = dino->active && t->config.dino.koleo_loss_weight > 0;
@@ -254,7 +258,7 @@ static void student_backward(dinov_trainer *t, int64_t micro, const dinov_views 
         result->cls_norm += mean_length(t, &dino->raw, t->locals * t->B, 2 * t->B) / (double)t->micros;
         term_backward(t, dino, DINOV_TERM_DINO, result);
         for (int view = 0; view < 2 && spread; view++) {
-            dinov_mat to = dinov_mat_rows(&dino->dtokens, t->ops->real_size, (t->locals + view) * t->B, t->B);
+            dinov_mat to   = dinov_mat_rows(&dino->dtokens, t->ops->real_size, (t->locals + view) * t->B, t->B);
             dinov_mat from = view_rows(t, &t->dkoleo, micro, view);
             t->ops->scatter_add(&t->stream, &to, NULL, &from, NULL, 1);
         }
@@ -275,8 +279,10 @@ static bool all_finite(dinov_trainer *t, dinov_step_result *r)
     const struct {
         const char *name;
         double      value;
-    } losses[] = {{"dino_local_crops_loss", r->dino_local_crops_loss}, {"dino_global_crops_loss", r->dino_global_crops_loss},
-                  {"koleo_loss", r->koleo_loss}, {"ibot_loss", r->ibot_loss}};
+    } losses[] = {{"dino_local_crops_loss", r->dino_local_crops_loss},
+                  {"dino_global_crops_loss", r->dino_global_crops_loss},
+                  {"koleo_loss", r->koleo_loss},
+                  {"ibot_loss", r->ibot_loss}};
     for (size_t i = 0; i < sizeof losses / sizeof losses[0]; i++)
         if (!isfinite(losses[i].value)) return snprintf(r->why, sizeof r->why, "%s", losses[i].name), false;
     for (int i = 0; i < t->student.set.module_count; i++)
@@ -284,7 +290,8 @@ static bool all_finite(dinov_trainer *t, dinov_step_result *r)
     for (int i = 0; i < DINOV_TERMS; i++) {
         double squares = 0;
         if (t->state.center[i]) t->ops->sum_squares(&t->stream, &squares, t->term[i].next_center, t->term[i].dims.prototypes);
-        if (!isfinite(squares)) return snprintf(r->why, sizeof r->why, "centre of %s", i == DINOV_TERM_DINO ? "dino" : "ibot"), false;
+        if (!isfinite(squares))
+            return snprintf(r->why, sizeof r->why, "centre of %s", i == DINOV_TERM_DINO ? "dino" : "ibot"), false;
     }
     return true;
 }
@@ -322,7 +329,7 @@ double dinov_trainer_feature_rank(const dinov_trainer *t)
 dinov_status dinov_trainer_step(dinov_trainer *t, int64_t iteration, const dinov_views *micro, const dinov_rates *rates,
                                 const dinov_drop_plan *drop, dinov_step_result *result, dinov_error *err)
 {
-    bool    spread = t->term[DINOV_TERM_DINO].active && t->config.dino.koleo_loss_weight > 0;
+    bool    spread              = t->term[DINOV_TERM_DINO].active && t->config.dino.koleo_loss_weight > 0;
     int64_t taught[DINOV_TERMS] = {0};
 
     *result = (dinov_step_result){0};

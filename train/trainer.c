@@ -14,7 +14,8 @@ static const size_t LOGITS_BUDGET = (size_t)256 << 20;
 
 dinov_crops dinov_trainer_group(const dinov_trainer *t, int group)
 {
-    int64_t size = group == GLOBAL ? t->config.crops.global_crops_size : t->config.crops.local_crops_size, side = size / t->student.model.patch;
+    int64_t size = group == GLOBAL ? t->config.crops.global_crops_size : t->config.crops.local_crops_size,
+            side = size / t->student.model.patch;
     return (dinov_crops){.images = (group == GLOBAL ? 2 : t->locals) * t->B, .h = side, .w = side};
 }
 
@@ -35,7 +36,9 @@ int64_t dinov_trainer_kept(int64_t images, double rate)
 
 static dinov_pass_plan pass_plan(const dinov_trainer *t, bool teacher)
 {
-    dinov_pass_plan plan = {.kind   = teacher ? DINOV_PASS_FORWARD : t->config.train.recompute ? DINOV_PASS_RECOMPUTE : DINOV_PASS_KEEP,
+    dinov_pass_plan plan = {.kind   = teacher                     ? DINOV_PASS_FORWARD
+                                      : t->config.train.recompute ? DINOV_PASS_RECOMPUTE
+                                                                  : DINOV_PASS_KEEP,
                             .groups = teacher || t->locals == 0 ? 1 : 2};
     for (int g = 0; g < plan.groups; g++) {
         dinov_crops shape    = dinov_trainer_group(t, g);
@@ -53,26 +56,29 @@ static dinov_pass_plan pass_plan(const dinov_trainer *t, bool teacher)
 
 static dinov_prototypes_plan prototypes_plan(const dinov_trainer *t, const struct term *term)
 {
-    return (dinov_prototypes_plan){.prototypes   = term->dims.prototypes,
-                                   .bottleneck   = term->dims.bottleneck,
+    return (dinov_prototypes_plan){.prototypes         = term->dims.prototypes,
+                                   .bottleneck         = term->dims.bottleneck,
                                    .teacher_bottleneck = term->teacher_dims.bottleneck,
-                                   .teacher_rows = term->teacher_rows,
-                                   .student_rows = term->student_rows,
-                                   .centering    = t->config.train.centering,
-                                   .logits_budget = t->logits_budget};
+                                   .teacher_rows       = term->teacher_rows,
+                                   .student_rows       = term->student_rows,
+                                   .centering          = t->config.train.centering,
+                                   .logits_budget      = t->logits_budget};
 }
 
 dinov_head_dims dinov_config_head(const dinov_head_config *c, int64_t in)
 {
-    return (dinov_head_dims){.in = in, .hidden = c->head_hidden_dim, .bottleneck = c->head_bottleneck_dim,
-                             .prototypes = c->head_n_prototypes, .layers = c->head_nlayers};
+    return (dinov_head_dims){.in         = in,
+                             .hidden     = c->head_hidden_dim,
+                             .bottleneck = c->head_bottleneck_dim,
+                             .prototypes = c->head_n_prototypes,
+                             .layers     = c->head_nlayers};
 }
 
 /* The most patches that can be masked in a micro-batch: upstream's upperbound, each share rounded up. */
 static int64_t most_masked(const dinov_trainer *t)
 {
     int64_t       masked = (int64_t)((double)(2 * t->B) * t->config.ibot.mask_sample_probability), most = 0;
-    const double *ratio  = t->config.ibot.mask_ratio_min_max;
+    const double *ratio = t->config.ibot.mask_ratio_min_max;
     for (int64_t i = 1; i <= masked; i++)
         most += (int64_t)ceil((double)t->patches * (ratio[0] + (ratio[1] - ratio[0]) * (double)i / (double)masked));
     return most;
@@ -83,17 +89,17 @@ static dinov_status describe(dinov_trainer *t, const dinov_trainer_options *o, d
 {
     const dinov_config *c = o->config;
 
-    t->config     = *c;
-    t->ops        = o->ops;
-    t->pool       = o->pool;
-    t->comm       = o->comm ? o->comm : &dinov_comm_self;
-    t->distilling = o->teacher != NULL;
-    t->logits_budget = o->logits_budget ? o->logits_budget : LOGITS_BUDGET;
-    t->student.model = *o->model;
-    t->teacher.model = o->teacher ? o->teacher->model : t->student.model;
-    t->B             = c->train.batch_size_per_gpu;
-    t->micros        = c->train.accumulation;
-    t->locals        = c->crops.local_crops_number;
+    t->config          = *c;
+    t->ops             = o->ops;
+    t->pool            = o->pool;
+    t->comm            = o->comm ? o->comm : &dinov_comm_self;
+    t->distilling      = o->teacher != NULL;
+    t->logits_budget   = o->logits_budget ? o->logits_budget : LOGITS_BUDGET;
+    t->student.model   = *o->model;
+    t->teacher.model   = o->teacher ? o->teacher->model : t->student.model;
+    t->B               = c->train.batch_size_per_gpu;
+    t->micros          = c->train.accumulation;
+    t->locals          = c->crops.local_crops_number;
     dinov_crops global = dinov_trainer_group(t, GLOBAL);
     t->patches         = global.h * global.w;
     if (o->teacher && o->teacher->model.patch != t->student.model.patch)
@@ -108,12 +114,13 @@ static dinov_status describe(dinov_trainer *t, const dinov_trainer_options *o, d
     ibot->student_rows = most_masked(t);
     ibot->teacher_rows = ibot->student_rows * t->micros;
     for (int i = 0; i < DINOV_TERMS; i++) {
-        bool own               = i == DINOV_TERM_IBOT && c->ibot.separate_head;
+        bool own                = i == DINOV_TERM_IBOT && c->ibot.separate_head;
         t->term[i].dims         = dinov_config_head(own ? &c->ibot.head : &c->dino.head, t->student.model.dim);
         t->term[i].teacher_dims = o->teacher ? o->teacher->head[i] : t->term[i].dims;
         if (t->term[i].active && t->term[i].teacher_dims.prototypes != t->term[i].dims.prototypes)
             return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-TEACHER", "%s.head_n_prototypes: expected the teacher's %lld, found %lld",
-                              own ? "ibot" : "dino", (long long)t->term[i].teacher_dims.prototypes, (long long)t->term[i].dims.prototypes);
+                              own ? "ibot" : "dino", (long long)t->term[i].teacher_dims.prototypes,
+                              (long long)t->term[i].dims.prototypes);
         if (t->term[i].student_rows == 0) t->term[i].active = false;
     }
     return DINOV_OK;
@@ -136,7 +143,7 @@ static dinov_status list_parameters(dinov_trainer *t, const dinov_teacher *teach
 /* The state's blocks and the rows between backbone and heads, in one walk that runs twice (base/arena.h). */
 static void lay_out(dinov_trainer *t)
 {
-    dinov_arena *a = &t->arena;
+    dinov_arena *a    = &t->arena;
     size_t       real = t->ops->real_size;
     int64_t      C = t->student.model.dim, most = 0;
 
@@ -147,28 +154,29 @@ static void lay_out(dinov_trainer *t)
     t->state.grads   = dinov_arena_take(a, t->student.set.total, real);
     t->state.teacher = t->distilling ? dinov_arena_take(a, t->teacher.set.total, real) : t->state.average;
     for (int i = 0; i < DINOV_TERMS; i++) {
-        struct term *term = &t->term[i];
-        bool         centred = term->active && t->config.train.centering == DINOV_CENTERING;
+        struct term *term      = &t->term[i];
+        bool         centred   = term->active && t->config.train.centering == DINOV_CENTERING;
         t->state.prototypes[i] = term->dims.prototypes;
-        t->state.center[i] = centred ? dinov_arena_take(a, term->dims.prototypes, real) : NULL;
-        term->next_center  = centred ? dinov_arena_take(a, term->dims.prototypes, real) : NULL;
-        term->targets_z    = dinov_mat_take(a, term->teacher_rows, term->teacher_dims.bottleneck, real);
-        term->rows         = dinov_arena_take(a, term->student_rows, sizeof(int32_t));
-        term->targets      = dinov_arena_take(a, 2 * term->student_rows, sizeof(int32_t));
-        term->raw          = dinov_mat_take(a, term->student_rows, C, real);
-        term->tokens       = dinov_mat_take(a, term->student_rows, C, real);
-        term->dtokens      = dinov_mat_take(a, term->student_rows, C, real);
-        term->z            = dinov_mat_take(a, term->student_rows, term->dims.bottleneck, real);
-        term->dz           = dinov_mat_take(a, term->student_rows, term->dims.bottleneck, real);
-        term->weight       = dinov_arena_take(a, term->student_rows, real);
-        term->loss         = dinov_arena_take(a, term->student_rows, real);
+        t->state.center[i]     = centred ? dinov_arena_take(a, term->dims.prototypes, real) : NULL;
+        term->next_center      = centred ? dinov_arena_take(a, term->dims.prototypes, real) : NULL;
+        term->targets_z        = dinov_mat_take(a, term->teacher_rows, term->teacher_dims.bottleneck, real);
+        term->rows             = dinov_arena_take(a, term->student_rows, sizeof(int32_t));
+        term->targets          = dinov_arena_take(a, 2 * term->student_rows, sizeof(int32_t));
+        term->raw              = dinov_mat_take(a, term->student_rows, C, real);
+        term->tokens           = dinov_mat_take(a, term->student_rows, C, real);
+        term->dtokens          = dinov_mat_take(a, term->student_rows, C, real);
+        term->z                = dinov_mat_take(a, term->student_rows, term->dims.bottleneck, real);
+        term->dz               = dinov_mat_take(a, term->student_rows, term->dims.bottleneck, real);
+        term->weight           = dinov_arena_take(a, term->student_rows, real);
+        term->loss             = dinov_arena_take(a, term->student_rows, real);
         if (term->teacher_rows / t->micros > most) most = term->teacher_rows / t->micros;
         if (term->student_rows > most) most = term->student_rows;
     }
     int64_t tokens = 0;
     for (int g = 0; g < 2; g++) {
         dinov_crops shape = dinov_trainer_group(t, g);
-        int64_t     registers = t->student.model.registers > t->teacher.model.registers ? t->student.model.registers : t->teacher.model.registers;
+        int64_t     registers =
+            t->student.model.registers > t->teacher.model.registers ? t->student.model.registers : t->teacher.model.registers;
         tokens += shape.images * (1 + registers + shape.h * shape.w);
     }
     t->needed         = dinov_arena_take(a, tokens, 1);
@@ -219,7 +227,8 @@ static dinov_status make_passes(dinov_trainer *t, dinov_error *err)
         dinov_prototypes_plan plan = prototypes_plan(t, term);
         if (!term->active) continue;
         DINOV_TRY(dinov_head_pass_new(&term->head, &term->dims, t->ops, t->pool, term->student_rows, true, err));
-        DINOV_TRY(dinov_head_pass_new(&term->teacher_head, &term->teacher_dims, t->ops, t->pool, term->teacher_rows / t->micros, false, err));
+        DINOV_TRY(dinov_head_pass_new(&term->teacher_head, &term->teacher_dims, t->ops, t->pool, term->teacher_rows / t->micros,
+                                      false, err));
         DINOV_TRY(dinov_prototypes_new(&term->prototypes, &plan, t->ops, t->pool, t->comm, err));
     }
     return DINOV_OK;
@@ -239,7 +248,8 @@ dinov_status dinov_trainer_new(dinov_trainer **out, const dinov_trainer_options 
     t->stream.pool = t->pool;
     DINOV_TRY_GOTO(bind(t, err));
     DINOV_TRY_GOTO(make_passes(t, err));
-    dinov_paramset_init(&t->student.set, t->state.student, t->ops->real_size, (uint64_t)t->config.train.seed, t->config.student.layerscale);
+    dinov_paramset_init(&t->student.set, t->state.student, t->ops->real_size, (uint64_t)t->config.train.seed,
+                        t->config.student.layerscale);
     dinov_trainer_reset_average(t);
     *out = t;
     return DINOV_OK;

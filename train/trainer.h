@@ -32,13 +32,13 @@ typedef enum dinov_term_kind { DINOV_TERM_DINO = 0, DINOV_TERM_IBOT = 1, DINOV_T
 /* What a step did, as upstream logs it. */
 typedef struct dinov_step_result {
     double  dino_local_crops_loss, dino_global_crops_loss, koleo_loss, ibot_loss, total_loss;
-    double  grad_norm[DINOV_MAX_MODULES];  /* by module of the parameter set, before clipping */
-    double  teacher_entropy[DINOV_TERMS];  /* nats, mean over targets */
-    double  kl[DINOV_TERMS];               /* cross-entropy less entropy, mean over (student, target) pairs */
-    double  cls_norm, patch_norm;          /* mean length of the student's tokens before the final norm */
-    int64_t duplicates;                    /* images of a view whose nearest neighbour is a copy */
-    bool    finite;                        /* false: nothing has changed */
-    char    why[64];                       /* what was not finite */
+    double  grad_norm[DINOV_MAX_MODULES]; /* by module of the parameter set, before clipping */
+    double  teacher_entropy[DINOV_TERMS]; /* nats, mean over targets */
+    double  kl[DINOV_TERMS];              /* cross-entropy less entropy, mean over (student, target) pairs */
+    double  cls_norm, patch_norm;         /* mean length of the student's tokens before the final norm */
+    int64_t duplicates;                   /* images of a view whose nearest neighbour is a copy */
+    bool    finite;                       /* false: nothing has changed */
+    char    why[64];                      /* what was not finite */
 } dinov_step_result;
 
 /* A teacher that is not the student's average. Heads as in its own training. */

@@ -34,13 +34,8 @@ static void pack_head(void *arg, int64_t block, int worker)
     float                      *values = job->values + block * values_size(T, D);
 
     (void)worker;
-    for (int64_t first_token = 0; first_token < T; first_token += NR, keys += NR * D)
-        for (int64_t i = 0; i < D; i++)
-            for (int64_t j = 0; j < NR; j++)
-                keys[i * NR + j] = first_token + j < T ? q[(first_token + j) * ld + C + i] : 0;
-    for (int64_t first_column = 0; first_column < D; first_column += NR)
-        for (int64_t t = 0; t < T; t++, values += NR)
-            for (int64_t j = 0; j < NR; j++) values[j] = first_column + j < D ? q[t * ld + 2 * C + first_column + j] : 0;
+    pack_columns(keys, q + C, ld, T, D);
+    pack_rows(values, T, q + 2 * C, ld, T, D);
 }
 
 /* scores[T] become exp(scale * (score - largest)); returns their sum. */
@@ -112,4 +107,154 @@ static void attention(dinov_stream *s, dinov_mat *out, const dinov_mat *qkv, int
     job.scores     = job.values + images * heads * values_size(T, D);
     dinov_pool_run(s->pool, images * heads, pack_head, &job);
     dinov_pool_run(s->pool, images * heads * job.row_blocks, attend_block, &job);
+}
+
+/* ---- backward: one thread works on a head, a block of queries at a time ---- */
+
+struct attention_backward_job {
+    dinov_mat       *dqkv;
+    const dinov_mat *dout, *qkv;
+    float           *scratch;
+    int64_t          tokens, heads, dim;
+};
+
+/* Queries of a block. P and dS of a block are read down their columns: too many rows are too many pages. */
+static int64_t query_rows(int64_t tokens) { return tokens > 512 ? 8 * MR : 16 * MR; }
+
+/* One thread's scratch. */
+struct head {
+    float *keys, *values; /* K^T and V^T in panels [panels(T)][D][NR] */
+    float *key_rows;      /* K in panels [panels(D)][T][NR] */
+    float *q, *dout;      /* of a block, in panels [panels(D)][query_rows][NR] */
+    float *p, *ds;        /* of a block, [query_rows][panels(T) * NR]; ds is dP first */
+    float *dk, *dv;       /* [T][panels(D) * NR] */
+};
+
+static int64_t head_size(int64_t tokens, int64_t dim)
+{
+    int64_t rows = query_rows(tokens), width = panels(tokens) * NR, wide = panels(dim) * NR;
+    return 2 * width * dim + wide * tokens + 2 * wide * rows + 2 * rows * width + 2 * tokens * wide;
+}
+
+static struct head head_layout(float *at, int64_t tokens, int64_t dim)
+{
+    struct head h;
+    int64_t     rows = query_rows(tokens), width = panels(tokens) * NR, wide = panels(dim) * NR;
+    h.keys     = at;
+    h.values   = h.keys + width * dim;
+    h.key_rows = h.values + width * dim;
+    h.q        = h.key_rows + wide * tokens;
+    h.dout     = h.q + wide * rows;
+    h.p        = h.dout + wide * rows;
+    h.ds       = h.p + rows * width;
+    h.dk       = h.ds + rows * width;
+    h.dv       = h.dk + tokens * wide;
+    return h;
+}
+
+static size_t attention_backward_scratch(int64_t images, int64_t tokens, int64_t heads, int64_t head_dim, int threads)
+{
+    (void)images, (void)heads;
+    return (size_t)(threads * head_size(tokens, head_dim)) * sizeof(float);
+}
+
+/* Scores become probabilities, and their gradient that of the scores, both with the scale of Q K^T in. */
+static void softmax_backward_row(float *p, float *dp, int64_t tokens, float scale)
+{
+    int64_t width = (tokens + VL - 1) / VL * VL;
+    vf      max, sum = v_zero(), product = v_zero(), s = v_set1(scale);
+
+    for (int64_t j = tokens; j < width; j++) p[j] = -__builtin_inff();
+    max = v_load(p);
+    for (int64_t j = VL; j < width; j += VL) max = v_max(max, v_load(p + j));
+    vf largest = v_set1(v_largest(max));
+    for (int64_t j = 0; j < width; j += VL) {
+        vf e = v_exp(v_mul(v_sub(v_load(p + j), largest), s));
+        v_store(p + j, e);
+        if (j + VL > tokens) e = v_load_n(p + j, tokens - j);
+        sum     = v_add(sum, e);
+        product = v_fma(e, v_load(dp + j), product);
+    }
+    float inverse = 1.0f / v_sum(sum);
+    vf    factor = v_set1(inverse), mean = v_set1(v_sum(product) * inverse);
+    for (int64_t j = 0; j < width; j += VL) {
+        vf e = v_mul(v_load(p + j), factor);
+        v_store(p + j, e);
+        v_store(dp + j, v_mul(v_mul(e, s), v_sub(v_load(dp + j), mean)));
+    }
+}
+
+/* `rows` rows of `from`, as wide as whole panels, to the columns of a head. */
+static void store_rows(float *to, int64_t ld, const float *from, int64_t rows, int64_t columns)
+{
+    int64_t wide = panels(columns) * NR;
+    for (int64_t t = 0; t < rows; t++)
+        for (int64_t j = 0; j < columns; j += VL) {
+            if (columns - j < VL)
+                v_store_n(to + t * ld + j, v_load(from + t * wide + j), columns - j);
+            else
+                v_store(to + t * ld + j, v_load(from + t * wide + j));
+        }
+}
+
+/* dV += P^T dO and dK += dS^T Q over the `rows` queries of a block. */
+static void backward_keys(const struct head *h, int64_t tokens, int64_t dim, int64_t rows)
+{
+    int64_t width = panels(tokens) * NR, wide = panels(dim) * NR, room = query_rows(tokens);
+    for (int64_t t = 0; t < tokens; t += MR) {
+        int mr = tokens - t < MR ? (int)(tokens - t) : MR;
+        for (int64_t j = 0; j < dim; j += NR) {
+            tile_transposed(mr, dim - j, rows, h->p + t, width, h->dout + j * room, h->dv + t * wide + j, wide);
+            tile_transposed(mr, dim - j, rows, h->ds + t, width, h->q + j * room, h->dk + t * wide + j, wide);
+        }
+    }
+}
+
+static void attention_backward_head(void *arg, int64_t block, int worker)
+{
+    const struct attention_backward_job *job = arg;
+    int64_t                              T = job->tokens, D = job->dim, C = job->dout->cols, row = block / job->heads * T;
+    int64_t                              ld = job->qkv->ld, dout_ld = job->dout->ld, dqkv_ld = job->dqkv->ld;
+    int64_t                              column = block % job->heads * D, width = panels(T) * NR, wide = panels(D) * NR;
+    const float                         *q     = (const float *)job->qkv->data + row * ld + column;
+    const float                         *dout  = (const float *)job->dout->data + row * dout_ld + column;
+    float                               *dq    = (float *)job->dqkv->data + row * dqkv_ld + column;
+    struct head                          h     = head_layout(job->scratch + worker * head_size(T, D), T, D);
+    float                                scale = 1.0f / __builtin_sqrtf((float)D);
+    float                                c[MR * NR] __attribute__((aligned(64)));
+
+    pack_columns(h.keys, q + C, ld, T, D);
+    pack_columns(h.values, q + 2 * C, ld, T, D);
+    pack_rows(h.key_rows, T, q + C, ld, T, D);
+    __builtin_memset(h.dk, 0, (size_t)(2 * T * wide) * sizeof(float)); /* dv follows */
+    for (int64_t begin = 0; begin < T; begin += query_rows(T)) {
+        int64_t rows = T - begin < query_rows(T) ? T - begin : query_rows(T);
+        for (int64_t t = 0; t < rows; t += MR) {
+            int    mr = rows - t < MR ? (int)(rows - t) : MR;
+            float *p = h.p + t * width, *ds = h.ds + t * width;
+            for (int64_t j = 0; j < T; j += NR) {
+                tile_edge(mr, T - j, D, q + (begin + t) * ld, ld, h.keys + j * D, p + j, width);
+                tile_edge(mr, T - j, D, dout + (begin + t) * dout_ld, dout_ld, h.values + j * D, ds + j, width);
+            }
+            for (int i = 0; i < mr; i++) softmax_backward_row(p + i * width, ds + i * width, T, scale);
+            for (int64_t j = 0; j < D; j += NR) {
+                tile_edge(mr, D - j, T, ds, width, h.key_rows + j * T, c, NR);
+                store_rows(dq + (begin + t) * dqkv_ld + j, dqkv_ld, c, mr, D - j < NR ? D - j : NR);
+            }
+        }
+        pack_rows(h.q, query_rows(T), q + begin * ld, ld, rows, D);
+        pack_rows(h.dout, query_rows(T), dout + begin * dout_ld, dout_ld, rows, D);
+        backward_keys(&h, T, D, rows);
+    }
+    store_rows(dq + C, dqkv_ld, h.dk, T, D);
+    store_rows(dq + 2 * C, dqkv_ld, h.dv, T, D);
+}
+
+static void attention_backward(dinov_stream *s, dinov_mat *dqkv, const dinov_mat *dout, const dinov_mat *qkv, int64_t images,
+                               int64_t heads)
+{
+    struct attention_backward_job job = {dqkv, dout, qkv, s->scratch, dout->rows / images, heads, dout->cols / heads};
+    DINOV_ASSERT(qkv->cols == 3 * dout->cols && qkv->rows == dout->rows && dqkv->cols == qkv->cols && dqkv->rows == qkv->rows);
+    DINOV_ASSERT(dout->rows % images == 0 && dout->cols % heads == 0);
+    dinov_pool_run(s->pool, images * heads, attention_backward_head, &job);
 }

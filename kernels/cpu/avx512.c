@@ -7,8 +7,12 @@
 
 #include "kernels/cpu/math_tmpl.h"
 #include "kernels/cpu/linear_tmpl.h"
+#include "kernels/cpu/rows_tmpl.h"
 #include "kernels/cpu/norm_tmpl.h"
 #include "kernels/cpu/attention_tmpl.h"
+#include "kernels/cpu/activation_tmpl.h"
+#include "kernels/cpu/proto_tmpl.h"
+#include "kernels/cpu/optim_tmpl.h"
 #include "kernels/cpu/table_tmpl.h"
 
 void dinov_ops_fill_avx512(dinov_ops *ops) { fill(ops, "avx512"); }

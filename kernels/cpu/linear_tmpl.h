@@ -118,7 +118,44 @@ static void tile_edge(int mr, int64_t columns, int64_t k, const float *a, int64_
     tile_any(mr, columns, 0, k, a, lda, 1, b, c, ldc, (struct ahead){0});
 }
 
+/* c += a^T b, a [k][mr] with rows lda apart. */
+static void tile_transposed(int mr, int64_t columns, int64_t k, const float *a, int64_t lda, const float *b, float *c, int64_t ldc)
+{
+    tile_any(mr, columns, 1, k, a, 1, lda, b, c, ldc, (struct ahead){0});
+}
+
 static int64_t panels(int64_t n) { return (n + NR - 1) / NR; }
+
+/* out[panels][room][NR] = `columns` columns of `rows` rows, and zeros up to the end of a panel. */
+static void pack_rows(float *out, int64_t room, const float *x, int64_t ld, int64_t rows, int64_t columns)
+{
+    for (int64_t column = 0; column < columns; column += NR, out += room * NR)
+        for (int64_t p = 0; p < rows; p++)
+            for (int64_t j = 0; j < NR; j += VL) {
+                int64_t n = columns - column - j;
+                v_store(out + p * NR + j, n >= VL ? v_load(x + p * ld + column + j)
+                                          : n > 0 ? v_load_n(x + p * ld + column + j, n)
+                                                  : v_zero());
+            }
+}
+
+/* out[panels][columns][NR] = the transpose of `columns` columns of `rows` rows, and zeros up to the end of a panel. */
+static void pack_columns(float *out, const float *x, int64_t ld, int64_t rows, int64_t columns)
+{
+    for (int64_t row = 0; row < rows; row += NR, out += NR * columns) {
+        int64_t      height = rows - row < NR ? rows - row : NR, j = 0;
+        const float *from = x + row * ld;
+        if (height < NR) __builtin_memset(out, 0, (size_t)(NR * columns) * sizeof(float));
+        for (; j + 8 <= height; j += 8) {
+            int64_t i = 0;
+            for (; i + 8 <= columns; i += 8) transpose8(out + i * NR + j, NR, from + j * ld + i, ld);
+            for (; i < columns; i++)
+                for (int64_t l = j; l < j + 8; l++) out[i * NR + l] = from[l * ld + i];
+        }
+        for (; j < height; j++)
+            for (int64_t i = 0; i < columns; i++) out[i * NR + j] = from[j * ld + i];
+    }
+}
 
 static size_t linear_size(int64_t n, int64_t k) { return (size_t)(panels(n) * NR * k); }
 
@@ -292,19 +329,6 @@ struct gradient_job {
     int64_t          row_blocks;
 };
 
-/* out[panels][FOLD][NR] = `columns` columns of `rows` rows, and zeros up to the end of a panel. */
-static void pack_rows(float *out, const float *x, int64_t ld, int64_t rows, int64_t columns)
-{
-    for (int64_t column = 0; column < columns; column += NR, out += FOLD * NR)
-        for (int64_t p = 0; p < rows; p++)
-            for (int64_t j = 0; j < NR; j += VL) {
-                int64_t n = columns - column - j;
-                v_store(out + p * NR + j, n >= VL ? v_load(x + p * ld + column + j)
-                                          : n > 0 ? v_load_n(x + p * ld + column + j, n)
-                                                  : v_zero());
-            }
-}
-
 /* out[rows][STRIP] = the first MR (or `columns` that are left) columns, and whatever follows them. */
 static void pack_strip(float *out, const float *dy, int64_t ld, int64_t rows, int64_t columns)
 {
@@ -372,7 +396,7 @@ static void gradient_block(void *arg, int64_t block, int worker)
         const float *dy = (const float *)job->dy->data + m * dy_ld + top, *x = (const float *)job->x->data + m * x_ld + left;
         int64_t      steps = job->end - m < FOLD ? job->end - m : FOLD, index = 0;
 
-        pack_rows(panel, x, x_ld, steps, columns);
+        pack_rows(panel, FOLD, x, x_ld, steps, columns);
         for (int64_t i = 0; i < rows; i += MR) {
             int mr = rows - i < MR ? (int)(rows - i) : MR;
             pack_strip(strip, dy + i, dy_ld, steps, n - top - i);

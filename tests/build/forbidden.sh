@@ -8,7 +8,7 @@ rule() {
     pattern=$1 why=$2 && shift 2
     skip="-e ^\$"
     for f in "$@"; do skip="$skip -e ^$f"; done
-    hits=$(grep -nE "$pattern" -r include base format image kernels model infer train convert cli --include='*.[ch]' | grep -v $skip || true)
+    hits=$(grep -nE "$pattern" -r include base format image kernels model infer eval train convert cli --include='*.[ch]' | grep -v $skip || true)
     [ -z "$hits" ] || { echo "$why:"; echo "$hits"; bad=1; }
 }
 rule '(^|[^_a-z])(malloc|calloc|realloc|free|aligned_alloc|strdup)\(' 'memory comes from base/alloc.h' base/alloc.c

@@ -15,13 +15,19 @@ text = (Path(__file__).parents[2] / "README.md").read_text()
 lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines() if line and not line.startswith("#")]
 assert len(lines) >= 8, "the README's commands were not found"
 with tempfile.TemporaryDirectory() as work:
-    Path(work, "dinov2_vits14_pretrain.pth").write_bytes(weightfiles.pth_of(weightfiles.model(registers=0)))
+    Path(work, "dinov2_vits14_pretrain.pth").write_bytes(weightfiles.pth_of(weightfiles.model(registers=0, depth=4)))
     Path(work, "photos").mkdir()
     for i in range(3):
         Path(work, "photos", f"{i}.png").write_bytes(png(120 + 30 * i, 90, i))
+    for split, name in enumerate(("train", "val")):
+        for label in ("cat", "dog"):
+            Path(work, name, label).mkdir(parents=True)
+            for i in range(3):
+                Path(work, name, label, f"{i}.png").write_bytes(png(120, 90, 10 + 6 * split + 3 * (label == "dog") + i))
     for line in lines:
         done = subprocess.run(line, shell=True, cwd=work, env=dict(os.environ, PATH=f"{bin_dir}:{os.environ['PATH']}"), capture_output=True, text=True)
         assert done.returncode == 0, f"{line}\nexit code {done.returncode}\n{done.stdout}{done.stderr}"
-    for name in ("features/part-000000.cls.npy", "maps/part-000000.patch.npy", "maps/part-000000.offsets.npy", "plain.safetensors"):
+    for name in ("features/part-000000.cls.npy", "maps/part-000000.patch.npy", "maps/part-000000.offsets.npy", "plain.safetensors",
+                 "results_eval_linear.json"):
         assert Path(work, name).exists(), name
 print(f"{len(lines)} commands ran")

@@ -6,11 +6,14 @@
  *   resize IN W H OW OH X Y CW CH OUT      -> "ok", raw RGB in and out
  *   preset TEXT PATCH IN OUT               -> "ok WIDTH HEIGHT", float32 [3, HEIGHT, WIDTH] in OUT
  *   size TEXT PATCH W H                    -> "ok WIDTH HEIGHT"
+ *   source OUT PATH...                     -> "ok COUNT PROBLEMS", a line "NAME LABEL SHA-256" for each item in OUT
  * A refusal is "CODE sentence". Paths hold no white space. OUT may be "-" for nothing.
  */
 #include "base/alloc.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "image/internal.h"
+#include "image/source.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -114,6 +117,37 @@ static dinov_status do_size(const char *args, dinov_error *err)
     return DINOV_OK;
 }
 
+static dinov_status do_source(char *args, dinov_error *err)
+{
+    enum { PATHS = 64 };
+    const char       *path[PATHS];
+    dinov_source_spec spec = {.paths = path};
+    dinov_source     *source;
+    dinov_status      status = DINOV_OK;
+    const char       *out    = strtok(args, " \n");
+    while (spec.path_count < PATHS && (path[spec.path_count] = strtok(NULL, " \n"))) spec.path_count++;
+    DINOV_TRY(dinov_source_open(&source, &spec, err));
+    FILE *f = fopen(out, "w");
+    if (!f) exit(70);
+    for (int64_t i = 0; i < dinov_source_count(source); i++) {
+        char         name[DINOV_SOURCE_NAME], digest[DINOV_SHA_HEX + 1];
+        void        *bytes;
+        size_t       size;
+        dinov_sha256 sha;
+        DINOV_TRY_GOTO(dinov_source_read(source, i, &bytes, &size, err));
+        if (dinov_sha256_init(&sha, err) != DINOV_OK) exit(70);
+        dinov_sha256_add(&sha, bytes, size);
+        dinov_sha256_done(&sha, digest);
+        fprintf(f, "%s %" PRId64 " %s\n", dinov_source_name(source, i, name, sizeof name), dinov_source_label(source, i), digest);
+        dinov_free(bytes);
+    }
+    printf("ok %" PRId64 " %" PRId64 "\n", dinov_source_count(source), dinov_source_problem_count(source));
+fail:
+    fclose(f);
+    dinov_source_close(&source);
+    return status;
+}
+
 int main(void)
 {
     char line[16384];
@@ -130,6 +164,8 @@ int main(void)
             status = do_preset(line + 7, &err);
         else if (strncmp(line, "size ", 5) == 0)
             status = do_size(line + 5, &err);
+        else if (strncmp(line, "source ", 7) == 0)
+            status = do_source(line + 7, &err);
         else
             return 64;
         if (status != DINOV_OK) printf("%s %s\n", err.code, err.msg);

@@ -171,7 +171,10 @@ def test_chain(probe):
 def main():
     torch.set_num_threads(1)
     probe = Probe(sys.argv[1])
-    for name in sys.argv[2:] or ("crop", "colour", "exhaustive", "blur", "chain"):
+    tests = ["crop", "colour", "exhaustive", "blur", "chain"]
+    if os.environ.get("DINOV_SANITIZED"):
+        tests.remove("exhaustive")
+    for name in sys.argv[2:] or tests:
         print(f"{name}: {globals()['test_' + name](probe)}", flush=True)
 
 

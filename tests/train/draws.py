@@ -35,9 +35,11 @@ STORE = os.path.join(HERE, "masks.json")
 
 def kolmogorov(a, b):
     """p of the two-sample Kolmogorov-Smirnov test (asymptotic, and cautious for values with ties)."""
-    a, b = np.sort(a), np.sort(b)
     both = np.concatenate([a, b])
-    d = np.abs(np.searchsorted(a, both, "right") / len(a) - np.searchsorted(b, both, "right") / len(b)).max()
+    order = np.argsort(both, kind="stable")
+    steps = np.where(order < len(a), 1 / len(a), -1 / len(b)).cumsum()
+    last = np.append(np.diff(both[order]) > 0, True)  # of equal values
+    d = np.abs(steps[last]).max()
     x = d * math.sqrt(len(a) * len(b) / (len(a) + len(b)))
     return 1.0 if x < 0.2 else min(1.0, 2 * sum((-1) ** (k - 1) * math.exp(-2 * (k * x) ** 2) for k in range(1, 101)))
 
@@ -138,8 +140,8 @@ def test_crops(probe):
         if found != RELEASED:
             sys.exit(f"FAILED: upstream says {found}")
     torch.manual_seed(3)
-    n = 100000
-    for kind, w, h, count in ((0, 500, 375, n), (2, 500, 375, n), (1, 32, 32, n // 5), (0, 900, 200, n // 5), (2, 20, 700, n // 5)):
+    n, fewer = 100000, 40000
+    for kind, w, h, count in ((0, 500, 375, n), (2, 500, 375, n), (1, 32, 32, n // 10), (0, 900, 200, n // 10), (2, 20, 700, n // 10)):
         scale = RELEASED["scale"][kind == 2]
         theirs = their_boxes(w, h, scale, count)
         verdict(f"boxes of kind {kind} in {w} x {h}", compare_boxes(ours_crops(probe, kind, w, h, n), theirs, w, h))
@@ -147,7 +149,7 @@ def test_crops(probe):
             changes = ([("global_crops_scale0", 0.34), ("global_crops_scale1", 0.9), ("ratio1", 1.38)] if kind == 0 else
                        [("local_crops_scale0", 0.055), ("local_crops_scale1", 0.33)])
             for key, value in changes:
-                verdict(f"{key} {value}", compare_boxes(ours_crops(probe, kind, w, h, n, **{key: value}), theirs, w, h), same=False)
+                verdict(f"{key} {value}", compare_boxes(ours_crops(probe, kind, w, h, fewer, **{key: value}), theirs, w, h), same=False)
 
     params = [transforms.ColorJitter.get_params(*(RELEASED[k] for k in ("brightness", "contrast", "saturation", "hue"))) for _ in range(n)]
     order = histogram([((p[0][0] * 4 + p[0][1]) * 4 + p[0][2]) * 4 + p[0][3] for p in (([int(i) for i in q[0]],) for q in params)])
@@ -159,7 +161,7 @@ def test_crops(probe):
         ps["order"] = chi_square(histogram(c["order"]), order)
         for name, p in (("flip", RELEASED["flip"]), ("jitter", RELEASED["jitter"]), ("grey", RELEASED["grey"]), ("blur", blur[kind]),
                         ("solarize", RELEASED["solarize"][kind])):
-            ps[name] = is_share(c[name].sum(), n, p)
+            ps[name] = is_share(c[name].sum(), len(c[name]), p)
         if blur[kind]:
             ps["sigma"] = kolmogorov(c["sigma"][c["blur"] > 0], sigma)
         return ps
@@ -167,10 +169,10 @@ def test_crops(probe):
     for kind in range(3):
         verdict(f"colours of kind {kind}", compare_colours(ours_crops(probe, kind, 64, 64, n), kind))
         verdict(f"colours of kind {kind} as published", compare_colours(ours_crops(probe, kind, 64, 64, n, 1), kind, (1.0, 0.1, 0.5)))
-    changes = {"flip_p0": 0.52, "jitter_p0": 0.82, "brightness0": 0.42, "contrast0": 0.38, "saturation0": 0.21, "hue0": 0.105, "grey_p0": 0.21,
-               "blur_p1": 0.89, "sigma1": 2.1, "solarize_p0": 0.19}
+    changes = {"flip_p0": 0.52, "jitter_p0": 0.82, "brightness0": 0.42, "contrast0": 0.38, "saturation0": 0.21, "hue0": 0.105, "grey_p0": 0.22,
+               "blur_p1": 0.89, "sigma1": 2.1, "solarize_p0": 0.18}
     for key, value in changes.items():
-        verdict(f"{key} {value}", compare_colours(ours_crops(probe, 1, 64, 64, n, **{key: value}), 1), same=False)
+        verdict(f"{key} {value}", compare_colours(ours_crops(probe, 1, 64, 64, fewer, **{key: value}), 1), same=False)
     return f"{n} draws of each kind as torchvision's; {5 + len(changes)} changed parameters noticed"
 
 

@@ -19,7 +19,8 @@ static void output(const char *name, const void *data, size_t real, int rank, co
     int64_t       size = 1;
     for (int i = 0; i < rank; i++) size *= dim[i];
     double *wide = dinov_alloc((size_t)size, sizeof *wide);
-    for (int64_t i = 0; i < size; i++) wide[i] = real == sizeof(float) ? (double)((const float *)data)[i] : ((const double *)data)[i];
+    for (int64_t i = 0; i < size; i++)
+        wide[i] = real == sizeof(float) ? (double)((const float *)data)[i] : ((const double *)data)[i];
     snprintf(path, sizeof path, "%s/out/%s.npy", folder, name);
     case_must(dinov_npy_create(&out, path, "'<f8'", rank, dim, 1, &err), &err);
     case_must(dinov_npy_append(&out, wide, (size_t)size * sizeof *wide, dim[0], &err), &err);
@@ -47,8 +48,10 @@ static void input_set(const char *prefix, const dinov_train_state *state, void *
         for (int64_t j = 0; j < e->count; j++) {
             double value;
             memcpy(&value, in + j, sizeof value);
-            if (state->real_size == sizeof(float)) ((float *)block)[e->offset + j] = (float)value;
-            else ((double *)block)[e->offset + j] = value;
+            if (state->real_size == sizeof(float))
+                ((float *)block)[e->offset + j] = (float)value;
+            else
+                ((double *)block)[e->offset + j] = value;
         }
     }
 }
@@ -62,9 +65,9 @@ int main(int argc, char **argv)
     dinov_pool    *pool;
 
     if (argc < 3) return 64;
-    folder                      = argv[1];
-    bool             wide       = strcmp(argv[2], "f64") == 0;
-    const dinov_ops *ops        = &dinov_ops_ref_f64;
+    folder                = argv[1];
+    bool             wide = strcmp(argv[2], "f64") == 0;
+    const dinov_ops *ops  = &dinov_ops_ref_f64;
     if (!wide) case_must(dinov_ops_cpu(&ops, argc > 3 ? argv[3] : NULL, &err), &err);
     json_t *j = case_read(folder, &config, &model);
     case_must(dinov_pool_new(&pool, 2, &err), &err);
@@ -75,7 +78,8 @@ int main(int argc, char **argv)
     input_set("teacher", state, state->average);
 
     int64_t count = case_steps(j), side = config.crops.global_crops_size / model.patch, modules = state->set->module_count;
-    double *losses = dinov_alloc((size_t)(4 * count), sizeof *losses), *norms = dinov_alloc((size_t)(modules * count), sizeof *norms);
+    double *losses = dinov_alloc((size_t)(4 * count), sizeof *losses),
+           *norms  = dinov_alloc((size_t)(modules * count), sizeof *norms);
     for (int64_t i = 0; i < count; i++) {
         dinov_rates       rates = case_rates(j, i);
         dinov_views       views = case_views(folder, &config, i, side * side);
@@ -93,7 +97,9 @@ int main(int argc, char **argv)
     output_set("student", state, state->student);
     output_set("teacher", state, state->average);
     for (int i = 0; i < DINOV_TERMS; i++)
-        if (state->center[i]) output(i == DINOV_TERM_DINO ? "center.dino" : "center.ibot", state->center[i], state->real_size, 1, &state->prototypes[i]);
+        if (state->center[i])
+            output(i == DINOV_TERM_DINO ? "center.dino" : "center.ibot", state->center[i], state->real_size, 1,
+                   &state->prototypes[i]);
     dinov_trainer_free(&trainer);
     dinov_pool_free(&pool);
     return 0;

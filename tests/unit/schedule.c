@@ -19,7 +19,8 @@
 /* Equal but for the last bit of a cosine, which moves a value by half an ulp of its schedule's span. */
 static void near(const char *what, int64_t iteration, double have, double want, double span)
 {
-    if (!(fabs(have - want) <= 1.2e-16 * span)) fail_msg("%s, iteration %lld: %.17g, expected %.17g", what, (long long)iteration, have, want);
+    if (!(fabs(have - want) <= 1.2e-16 * span))
+        fail_msg("%s, iteration %lld: %.17g, expected %.17g", what, (long long)iteration, have, want);
 }
 
 static dinov_config config_of(const struct recipe *recipe)
@@ -42,7 +43,8 @@ static void recipes_have_upstreams_values(void **state)
         double               lr = dinov_schedule_lr(&c, recipe->ranks);
         near(recipe->name, rows[i].iteration, r.lr, want.lr, lr);
         near(recipe->name, rows[i].iteration, r.last_layer_lr, want.last_layer_lr, lr);
-        near(recipe->name, rows[i].iteration, r.weight_decay, want.weight_decay, fmax(c.optim.weight_decay, c.optim.weight_decay_end));
+        near(recipe->name, rows[i].iteration, r.weight_decay, want.weight_decay,
+             fmax(c.optim.weight_decay, c.optim.weight_decay_end));
         near(recipe->name, rows[i].iteration, r.momentum, want.momentum, 1);
         near(recipe->name, rows[i].iteration, r.teacher_temp, want.teacher_temp, c.teacher.teacher_temp);
     }
@@ -63,7 +65,7 @@ static void the_short_recipe_in_print(void **state)
     static const struct {
         int64_t iteration;
         double  lr;
-    } said[] = {{0, 0}, {1, 4.525846e-7}, {12499, 5.656854e-3}, {12500, 5.656854e-3}, {62500, 3.319992e-3}, {125000, 1e-6}};
+    } said[]       = {{0, 0}, {1, 4.525846e-7}, {12499, 5.656854e-3}, {12500, 5.656854e-3}, {62500, 3.319992e-3}, {125000, 1e-6}};
     dinov_config c = config_of(&recipes[0]);
     assert_int_equal(dinov_schedule_iterations(&c), 125000);
     for (size_t i = 0; i < COUNT(said); i++)

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The operand of -m, as every program takes it: our file as it is, any other layout converted in memory.
+ */
+#ifndef DINOV_CLI_MODEL_H
+#define DINOV_CLI_MODEL_H
+
+#include "cli/tool.h"
+#include "convert/import.h"
+#include "dinov/image.h"
+#include "dinov/infer.h"
+
+typedef struct dinov_tool_model {
+    const char       *path;
+    dinov_checkpoint *checkpoint;
+    dinov_import     *import;
+    dinov_engine     *engine;
+    char              id[72]; /* content id */
+} dinov_tool_model; /* starts as {0} */
+
+/* Verified, and ready to run. Close it also after a failure. `quiet`: no note on a conversion. */
+dinov_status dinov_tool_model_open(dinov_tool_model *m, const dinov_tool *tool, const char *path, int threads, const char *isa,
+                                   bool quiet, dinov_error *err);
+void         dinov_tool_model_close(dinov_tool_model *m);
+
+/* The preset the checkpoint asks for. ERR_UNSUPPORTED RUN-PRESET: it cannot be used, which is no fault of the command line. */
+dinov_status dinov_tool_model_preset(dinov_preset *out, const dinov_tool_model *m, dinov_error *err);
+
+#endif

@@ -1,0 +1,6 @@
+# eval/ and dinov-eval: k-NN and the linear probe against the official code, the program.
+dinov_test_program(eval_probe eval/probe.c dinov_eval)
+dinov_unit(eval "quick;threads" dinov_eval)
+dinov_python(eval_parity quick eval/parity.py check $<TARGET_FILE:eval_probe> $<TARGET_FILE:dinov-eval>)
+dinov_python(eval_cli quick cli/eval.py $<TARGET_FILE_DIR:dinov-eval>)
+dinov_python(eval_known full eval/known.py $<TARGET_FILE:dinov-eval>)
