@@ -146,6 +146,11 @@ static bool contains(const json_t *theirs, json_t *ours)
 {
     const char *key;
     json_t     *value;
+    if (json_is_array(ours)) {
+        bool same = json_is_array(theirs) && json_array_size(theirs) == json_array_size(ours);
+        for (size_t i = 0; same && i < json_array_size(ours); i++) same = contains(json_array_get(theirs, i), json_array_get(ours, i));
+        return same;
+    }
     if (!json_is_object(ours)) return json_equal(theirs, ours);
     if (!json_is_object(theirs)) return false;
     json_object_foreach(ours, key, value) {
