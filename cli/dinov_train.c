@@ -150,13 +150,17 @@ static dinov_status plan(const dinov_train_options *o, dinov_error *err)
     const dinov_config *c = o->config;
     printf("data      %" PRId64 " pictures; the run sees each %.1f times\n", p.pictures,
            (double)p.steps * (double)p.images_per_step / (double)p.pictures);
-    printf("student   width %" PRId64 ", %" PRId64 " blocks, %" PRId64 " heads, patch %" PRId64 ", %s; %.2f M parameters with its heads\n", p.model.dim,
-           p.model.depth, p.model.heads, p.model.patch, p.model.ffn == DINOV_FFN_SWIGLU ? "SwiGLU" : "MLP", 1e-6 * (double)p.parameters);
-    printf("step      %" PRId64 " images: 2 crops of %" PRId64 " and %" PRId64 " of %" PRId64 " pixels each, %s, learning rate %g\n", p.images_per_step,
-           c->crops.global_crops_size, c->crops.local_crops_number, c->crops.local_crops_size,
+    printf("student   width %" PRId64 ", %" PRId64 " blocks, %" PRId64 " heads, patch %" PRId64
+           ", %s; %.2f M parameters with its heads\n",
+           p.model.dim, p.model.depth, p.model.heads, p.model.patch, p.model.ffn == DINOV_FFN_SWIGLU ? "SwiGLU" : "MLP",
+           1e-6 * (double)p.parameters);
+    printf("step      %" PRId64 " images: 2 crops of %" PRId64 " and %" PRId64 " of %" PRId64
+           " pixels each, %s, learning rate %g\n",
+           p.images_per_step, c->crops.global_crops_size, c->crops.local_crops_number, c->crops.local_crops_size,
            c->train.centering == DINOV_SINKHORN_KNOPP ? "Sinkhorn-Knopp" : "centring", p.lr);
     printf("run       %" PRId64 " steps\n", p.steps);
-    printf("memory    %.0f MiB for state and activations, up to %" PRId64 " MiB of cached pictures; saving takes %.0f MiB more for its copy\n",
+    printf("memory    %.0f MiB for state and activations, up to %" PRId64
+           " MiB of cached pictures; saving takes %.0f MiB more for its copy\n",
            (double)p.bytes / (1 << 20), c->train.cache_mib, 16 * (double)p.parameters / (1 << 20));
     printf("preview   %s: the first batch, a row an image\n", preview);
     return DINOV_OK;

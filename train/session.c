@@ -5,7 +5,7 @@
 #include "format/params.h"
 #include "model/real.h"
 #include "train/data/preview.h"
-#include "train/probe.h"
+#include "train/knn_watch.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -28,10 +28,10 @@ struct dinov_session {
     dinov_run          *run;
     dinov_trainer      *trainer;
     dinov_loader       *loader;
-    dinov_probe        *probe; /* NULL: no k-NN figures */
-    double              knn;   /* the last one; negative: none yet */
-    dinov_views        *views;   /* [accumulation] */
-    const dinov_batch **batches; /* those behind the views */
+    dinov_knn_watch    *probe;                         /* NULL: no k-NN figures */
+    double              knn;                           /* the last one; negative: none yet */
+    dinov_views        *views;                         /* [accumulation] */
+    const dinov_batch **batches;                       /* those behind the views */
     char                teacher[PATH], teacher_id[80]; /* its checkpoint's folder and content id; "": its own average */
 
     int64_t iteration, total, saved; /* steps done; of the run; in the last checkpoint */
@@ -207,9 +207,9 @@ static dinov_status open_trainer(dinov_session *s, const struct start *start, di
         o.teacher = &teacher;
     }
     if (manifest && !start->forked && strcmp(manifest->teacher_id, s->teacher_id) != 0) {
-        status = dinov_fail(err, DINOV_ERR_CONFIG, "CFG-CHANGED",
-                            "%s: this run has another teacher: %s (%s); --fork starts a new run", s->options.output,
-                            manifest->teacher[0] ? manifest->teacher : "its own average", manifest->teacher_id);
+        status =
+            dinov_fail(err, DINOV_ERR_CONFIG, "CFG-CHANGED", "%s: this run has another teacher: %s (%s); --fork starts a new run",
+                       s->options.output, manifest->teacher[0] ? manifest->teacher : "its own average", manifest->teacher_id);
         goto fail;
     }
     DINOV_TRY_GOTO(dinov_trainer_new(&s->trainer, &o, err));
@@ -278,8 +278,8 @@ dinov_status dinov_session_open(dinov_session **out, const dinov_train_options *
     }
     if (s->iteration < s->total) DINOV_TRY_GOTO(open_loader(s, err));
     if (s->config.evaluation.knn_every)
-        DINOV_TRY_GOTO(dinov_probe_open(&s->probe, s->config.evaluation.knn_train, s->config.evaluation.knn_test,
-                                        s->config.crops.global_crops_size, options->threads, err));
+        DINOV_TRY_GOTO(dinov_knn_watch_open(&s->probe, s->config.evaluation.knn_train, s->config.evaluation.knn_test,
+                                            s->config.crops.global_crops_size, options->threads, err));
     dinov_training_close(&start.from);
     s->began = s->stamps[0] = now();
     *out                    = s;
@@ -299,7 +299,7 @@ dinov_status dinov_session_plan(dinov_train_plan *out, const dinov_train_options
     dinov_session     *s    = dinov_calloc(1, sizeof *s);
 
     if (!s) return dinov_fail_nomem(err, "training", "itself");
-    *s = (dinov_session){.options = *options, .config = *options->config};
+    *s                      = (dinov_session){.options = *options, .config = *options->config};
     dinov_trainer_options o = {.config = &s->config, .model = &s->model};
     DINOV_TRY_GOTO(dinov_ops_cpu(&s->ops, options->isa, err));
     DINOV_TRY_GOTO(open_data(s, err));
@@ -331,7 +331,7 @@ dinov_status dinov_session_close(dinov_session **session, dinov_error *err)
     dinov_session *s      = *session;
     dinov_status   status = dinov_run_close(&s->run, err);
     dinov_loader_free(&s->loader);
-    dinov_probe_close(&s->probe);
+    dinov_knn_watch_close(&s->probe);
     dinov_trainer_free(&s->trainer);
     dinov_pool_free(&s->pool);
     dinov_source_close(&s->source);
@@ -553,7 +553,7 @@ dinov_status dinov_session_done(dinov_session *s, const dinov_step_result *r, di
              s->iteration + 1, r->why, s->options.output, s->iteration);
         DINOV_TRY(write_replay(s, r, err));
     }
-    if (probed) DINOV_TRY(dinov_probe_run(s->probe, &s->knn, dinov_trainer_state(s->trainer), &s->model, s->ops, s->pool, err));
+    if (probed) DINOV_TRY(dinov_knn_watch_run(s->probe, &s->knn, dinov_trainer_state(s->trainer), &s->model, s->ops, s->pool, err));
     if (log || probed) {
         double rank = r->finite ? dinov_trainer_feature_rank(s->trainer) : 0;
         warn_of_collapse(s, r, rank);

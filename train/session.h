@@ -66,8 +66,8 @@ bool dinov_session_stopped(const dinov_session *session);
 typedef struct dinov_train_plan {
     dinov_model model;
     int64_t     pictures, steps, images_per_step, parameters; /* of data; of the run; of a step; of the student with its heads */
-    double      lr;                                          /* after warm-up */
-    size_t      bytes;                                       /* of memory for state and activations, without cached pictures */
+    double      lr;                                           /* after warm-up */
+    size_t      bytes;                                        /* of memory for state and activations, without cached pictures */
 } dinov_train_plan;
 
 /* Also writes the first batch's crops and masks to the PNG file `preview` (replaced if there). */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "train/probe.h"
+#include "train/knn_watch.h"
 
 #include "base/alloc.h"
 #include "eval/knn.h"
@@ -11,7 +11,7 @@
 
 enum { MOST_PATHS = 256, BATCH = 64, MOST_TOKENS = 32768 };
 
-struct dinov_probe {
+struct dinov_knn_watch {
     dinov_source *train, *test;
     int64_t       size;
     int           threads;
@@ -29,20 +29,21 @@ static dinov_status open_set(dinov_source **out, const char *paths, dinov_error 
     return status;
 }
 
-dinov_status dinov_probe_open(dinov_probe **out, const char *train, const char *test, int64_t size, int threads, dinov_error *err)
+dinov_status dinov_knn_watch_open(dinov_knn_watch **out, const char *train, const char *test, int64_t size, int threads,
+                                  dinov_error *err)
 {
-    dinov_probe *p = dinov_calloc(1, sizeof *p);
-    *out           = NULL;
+    dinov_knn_watch *p = dinov_calloc(1, sizeof *p);
+    *out               = NULL;
     if (!p) return dinov_fail_nomem(err, "k-NN", "itself");
     p->size = size, p->threads = threads;
     dinov_status status = open_set(&p->train, train, err);
     if (status == DINOV_OK) status = open_set(&p->test, test, err);
-    if (status != DINOV_OK) dinov_probe_close(&p);
+    if (status != DINOV_OK) dinov_knn_watch_close(&p);
     *out = p;
     return status;
 }
 
-void dinov_probe_close(dinov_probe **probe)
+void dinov_knn_watch_close(dinov_knn_watch **probe)
 {
     if (!probe || !*probe) return;
     dinov_source_close(&(*probe)->train);
@@ -52,8 +53,8 @@ void dinov_probe_close(dinov_probe **probe)
 }
 
 /* An engine of the average, as it is now. */
-static dinov_status open_average(dinov_engine **out, const dinov_train_state *s, const dinov_model *model, const char *isa, int threads,
-                                 dinov_error *err)
+static dinov_status open_average(dinov_engine **out, const dinov_train_state *s, const dinov_model *model, const char *isa,
+                                 int threads, dinov_error *err)
 {
     dinov_named_tensor *tensors = dinov_calloc((size_t)s->set->count, sizeof *tensors);
     dinov_weights       weights = {.model = *model, .tensors = tensors};
@@ -72,8 +73,8 @@ static dinov_status open_average(dinov_engine **out, const dinov_train_state *s,
     return status;
 }
 
-dinov_status dinov_probe_run(dinov_probe *p, double *top1, const dinov_train_state *state, const dinov_model *model, const dinov_ops *ops,
-                             dinov_pool *pool, dinov_error *err)
+dinov_status dinov_knn_watch_run(dinov_knn_watch *p, double *top1, const dinov_train_state *state, const dinov_model *model,
+                                 const dinov_ops *ops, dinov_pool *pool, dinov_error *err)
 {
     dinov_set         train = {0}, test = {0};
     dinov_engine     *engine  = NULL;
