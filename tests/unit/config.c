@@ -300,6 +300,28 @@ static void command_lines(void **state)
     assert_non_null(strstr(err.msg, "crops.global_crops_size: expected a multiple of student.patch_size (16), found 225"));
 }
 
+/* As long as may be, it is still read at once; a byte more is not looked at. */
+static void length_is_bounded(void **state)
+{
+    (void)state;
+    enum { MOST = 65536 };
+    static char  yaml[MOST + 2];
+    size_t       used = 0;
+    dinov_config c;
+    dinov_error  err;
+    dinov_config_default(&c);
+    for (int i = 0; used < MOST - 64; i++) used += (size_t)snprintf(yaml + used, 64, "%%TAG !%d! t:\n", i);
+    used += (size_t)snprintf(yaml + used, 64, "--- {optim: {epochs: 7}}\n#");
+    memset(yaml + used, 'x', MOST + 1 - used);
+    yaml[MOST] = '\0';
+    if (read(&c, yaml, &err) != DINOV_OK) fail_msg("%s", err.msg);
+    assert_int_equal(c.optim.epochs, 7);
+    yaml[MOST] = 'x';
+    assert_int_equal(read(&c, yaml, &err), DINOV_ERR_CONFIG);
+    assert_string_equal(err.code, "CFG-YAML");
+    assert_non_null(strstr(err.msg, "file.yaml: expected at most 64 KiB, found 65537 bytes"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -311,6 +333,7 @@ int main(void)
         cmocka_unit_test(the_data_of_the_official_code_is_refused),
         cmocka_unit_test(models_have_upstreams_numbers),
         cmocka_unit_test(command_lines),
+        cmocka_unit_test(length_is_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
