@@ -17,17 +17,23 @@
 #include <strings.h>
 
 #define KEY(field) offsetof(dinov_config, field)
-#define HEAD(group, name)                                                                                                        \
-    {name ".head_n_prototypes", DINOV_CFG_INT, KEY(group.head.head_n_prototypes), "65536", 1, 1 << 24, 0, "prototypes K"},       \
-        {name ".head_bottleneck_dim", DINOV_CFG_INT, KEY(group.head.head_bottleneck_dim), "256", 1, 1 << 16, 0, "width before the prototypes"}, \
-        {name ".head_nlayers", DINOV_CFG_INT, KEY(group.head.head_nlayers), "3", 1, 8, 0, "layers of the head's MLP"},           \
-        {name ".head_hidden_dim", DINOV_CFG_INT, KEY(group.head.head_hidden_dim), "2048", 1, 1 << 20, 0, "width inside the head's MLP"}
+#define HEAD(group, name)                                                                                                          \
+    {name ".head_n_prototypes", DINOV_CFG_INT, KEY(group.head.head_n_prototypes), "65536", 1, 1 << 24, 0, "prototypes K"},         \
+        {name ".head_bottleneck_dim",  DINOV_CFG_INT, KEY(group.head.head_bottleneck_dim), "256", 1, 1 << 16, 0,                   \
+         "width before the prototypes"},                                                                                           \
+        {name ".head_nlayers", DINOV_CFG_INT, KEY(group.head.head_nlayers), "3", 1, 8, 0, "layers of the head's MLP"},             \
+    {                                                                                                                              \
+        name ".head_hidden_dim", DINOV_CFG_INT, KEY(group.head.head_hidden_dim), "2048", 1, 1 << 20, 0,                            \
+            "width inside the head's MLP"                                                                                          \
+    }
 
-#define PRECISION(part, reduce)                                                                                                  \
-    {"compute_precision." part ".sharding_strategy", DINOV_CFG_IGNORED, 0, "SHARD_GRAD_OP", 0, 0, 0, PRECISION_HELP},            \
-        {"compute_precision." part ".mixed_precision.param_dtype", DINOV_CFG_IGNORED, 0, "fp16", 0, 0, 0, PRECISION_HELP},       \
-        {"compute_precision." part ".mixed_precision.reduce_dtype", DINOV_CFG_IGNORED, 0, reduce, 0, 0, 0, PRECISION_HELP},      \
-        {"compute_precision." part ".mixed_precision.buffer_dtype", DINOV_CFG_IGNORED, 0, "fp32", 0, 0, 0, PRECISION_HELP}
+#define PRECISION(part, reduce)                                                                                                    \
+    {"compute_precision." part ".sharding_strategy", DINOV_CFG_IGNORED, 0, "SHARD_GRAD_OP", 0, 0, 0, PRECISION_HELP},              \
+        {"compute_precision." part ".mixed_precision.param_dtype", DINOV_CFG_IGNORED, 0, "fp16", 0, 0, 0, PRECISION_HELP},         \
+        {"compute_precision." part ".mixed_precision.reduce_dtype", DINOV_CFG_IGNORED, 0, reduce, 0, 0, 0, PRECISION_HELP},        \
+    {                                                                                                                              \
+        "compute_precision." part ".mixed_precision.buffer_dtype", DINOV_CFG_IGNORED, 0, "fp32", 0, 0, 0, PRECISION_HELP           \
+    }
 
 static const char PRECISION_HELP[] = "everything is computed in f32";
 
@@ -37,12 +43,16 @@ static const char PRECISION_HELP[] = "everything is computed in f32";
 #define FACTOR_MAX 2147483647.0
 
 static const struct row rows[] = {
-    {"dino.loss_weight", DINOV_CFG_REAL, KEY(dino.head.loss_weight), "1.0", 0, REAL_MAX, 0, "weight of the DINO loss; 0 leaves it out"},
+    {"dino.loss_weight", DINOV_CFG_REAL, KEY(dino.head.loss_weight), "1.0", 0, REAL_MAX, 0,
+     "weight of the DINO loss; 0 leaves it out"},
     HEAD(dino, "dino"),
     {"dino.koleo_loss_weight", DINOV_CFG_REAL, KEY(dino.koleo_loss_weight), "0.1", 0, REAL_MAX, 0, "weight of KoLeo"},
-    {"ibot.loss_weight", DINOV_CFG_REAL, KEY(ibot.head.loss_weight), "1.0", 0, REAL_MAX, 0, "weight of the iBOT loss; 0 leaves it out"},
-    {"ibot.mask_sample_probability", DINOV_CFG_REAL, KEY(ibot.mask_sample_probability), "0.5", 0, 1, 0, "part of the global crops that is masked"},
-    {"ibot.mask_ratio_min_max", DINOV_CFG_PAIR, KEY(ibot.mask_ratio_min_max), "[0.1, 0.5]", 0, 1, 0, "part of a masked crop's patches"},
+    {"ibot.loss_weight", DINOV_CFG_REAL, KEY(ibot.head.loss_weight), "1.0", 0, REAL_MAX, 0,
+     "weight of the iBOT loss; 0 leaves it out"},
+    {"ibot.mask_sample_probability", DINOV_CFG_REAL, KEY(ibot.mask_sample_probability), "0.5", 0, 1, 0,
+     "part of the global crops that is masked"},
+    {"ibot.mask_ratio_min_max", DINOV_CFG_PAIR, KEY(ibot.mask_ratio_min_max), "[0.1, 0.5]", 0, 1, 0,
+     "part of a masked crop's patches"},
     {"ibot.separate_head", DINOV_CFG_BOOL, KEY(ibot.separate_head), "false", 0, 1, 0, "iBOT has a head of its own"},
     HEAD(ibot, "ibot"),
     {"train.batch_size_per_gpu", DINOV_CFG_INT, KEY(train.batch_size_per_gpu), "64", 1, 1 << 20, 0, "images of one micro-batch"},
@@ -50,68 +60,96 @@ static const struct row rows[] = {
      "ours: micro-batches of one step; centring, Sinkhorn-Knopp and KoLeo see all of them"},
     {"train.dataset_path", DINOV_CFG_TEXT, KEY(train.dataset_path), "ImageNet:split=TRAIN", 0, 0, 0,
      "folders, lists or tar shards, separated by ':'; usually given on the command line"},
-    {"train.output_dir", DINOV_CFG_TEXT, KEY(train.output_dir), ".", 0, 0, 1, "the run's folder; usually given on the command line (-o)"},
+    {"train.output_dir", DINOV_CFG_TEXT, KEY(train.output_dir), ".", 0, 0, 1,
+     "the run's folder; usually given on the command line (-o)"},
     {"train.saveckp_freq", DINOV_CFG_INT, KEY(train.saveckp_freq), "20", 1, FACTOR_MAX, 1, "epochs between checkpoints"},
-    {"train.save_every", DINOV_CFG_INT, KEY(train.save_every), "0", 0, WHOLE_MAX, 1, "ours: steps between checkpoints; 0: saveckp_freq epochs"},
+    {"train.save_every", DINOV_CFG_INT, KEY(train.save_every), "0", 0, WHOLE_MAX, 1,
+     "ours: steps between checkpoints; 0: saveckp_freq epochs"},
     {"train.keep_last", DINOV_CFG_INT, KEY(train.keep_last), "3", 2, WHOLE_MAX, 1, "ours: newest checkpoints that are kept"},
-    {"train.keep_every", DINOV_CFG_INT, KEY(train.keep_every), "0", 0, WHOLE_MAX, 1, "ours: checkpoints of steps that divide by it are kept too; 0: none"},
+    {"train.keep_every", DINOV_CFG_INT, KEY(train.keep_every), "0", 0, WHOLE_MAX, 1,
+     "ours: checkpoints of steps that divide by it are kept too; 0: none"},
     {"train.log_every", DINOV_CFG_INT, KEY(train.log_every), "10", 1, WHOLE_MAX, 1, "ours: steps between lines of metrics.jsonl"},
-    {"train.bad_steps", DINOV_CFG_INT, KEY(train.bad_steps), "3", 1, WHOLE_MAX, 1, "ours: steps in a row that are not finite and end the run"},
+    {"train.bad_steps", DINOV_CFG_INT, KEY(train.bad_steps), "3", 1, WHOLE_MAX, 1,
+     "ours: steps in a row that are not finite and end the run"},
     {"train.cache_mib", DINOV_CFG_INT, KEY(train.cache_mib), "256", 0, 1 << 24, 1, "ours: MiB of decoded pictures kept in memory"},
-    {"train.recompute", DINOV_CFG_BOOL, KEY(train.recompute), "false", 0, 1, 1, "ours: compute activations again instead of keeping them"},
+    {"train.recompute", DINOV_CFG_BOOL, KEY(train.recompute), "false", 0, 1, 1,
+     "ours: compute activations again instead of keeping them"},
     {"train.seed", DINOV_CFG_INT, KEY(train.seed), "0", 0, WHOLE_MAX, 0, "seed of everything that is drawn"},
-    {"train.num_workers", DINOV_CFG_INT, KEY(train.num_workers), "10", 1, 1024, 1, "threads that prepare pictures, at most one a core"},
-    {"train.OFFICIAL_EPOCH_LENGTH", DINOV_CFG_INT, KEY(train.OFFICIAL_EPOCH_LENGTH), "1250", 1, FACTOR_MAX, 0, "steps of an epoch, whatever the data"},
+    {"train.num_workers", DINOV_CFG_INT, KEY(train.num_workers), "10", 1, 1024, 1,
+     "threads that prepare pictures, at most one a core"},
+    {"train.OFFICIAL_EPOCH_LENGTH", DINOV_CFG_INT, KEY(train.OFFICIAL_EPOCH_LENGTH), "1250", 1, FACTOR_MAX, 0,
+     "steps of an epoch, however many pictures there are"},
     {"train.cache_dataset", DINOV_CFG_IGNORED, 0, "true", 0, 0, 0, "the index is always built at the start"},
-    {"train.centering", DINOV_CFG_CENTERING, KEY(train.centering), "centering", 0, 0, 0, "centering or sinkhorn_knopp"},
+    {"train.centering", DINOV_CFG_CENTERING, KEY(train.centering), "centering", 0, 0, 0,
+     "how targets of the teacher are balanced over the prototypes"},
     {"student.arch", DINOV_CFG_ARCH, KEY(student.arch), "vit_large", 0, 0, 0,
-     "vit_small, vit_base, vit_large, vit_giant2, or ours: vit_custom with the three below"},
+     "the transformer; ours: vit_custom, with the three below"},
     {"student.embed_dim", DINOV_CFG_INT, KEY(student.embed_dim), "384", 1, 1 << 16, 0, "ours: width of vit_custom"},
     {"student.depth", DINOV_CFG_INT, KEY(student.depth), "12", 1, 4096, 0, "ours: blocks of vit_custom"},
     {"student.num_heads", DINOV_CFG_INT, KEY(student.num_heads), "6", 1, 4096, 0, "ours: heads of vit_custom"},
     {"student.patch_size", DINOV_CFG_INT, KEY(student.patch_size), "16", 1, 1024, 0, "side of a patch"},
-    {"student.drop_path_rate", DINOV_CFG_REAL, KEY(student.drop_path_rate), "0.3", 0, 0.999, 0, "stochastic depth"},
-    {"student.layerscale", DINOV_CFG_REAL, KEY(student.layerscale), "1.0e-05", 0, REAL_MAX, 0, "first value of LayerScale; 0: none"},
-    {"student.drop_path_uniform", DINOV_CFG_BOOL, KEY(student.drop_path_uniform), "true", 0, 1, 0, "the same rate in every block, or growing from 0"},
+    {"student.drop_path_rate", DINOV_CFG_REAL, KEY(student.drop_path_rate), "0.3", 0, 0.999, 0,
+     "part of a batch that a block leaves out (stochastic depth)"},
+    {"student.layerscale", DINOV_CFG_REAL, KEY(student.layerscale), "1.0e-05", 0, REAL_MAX, 0,
+     "first value of LayerScale; 0: none"},
+    {"student.drop_path_uniform", DINOV_CFG_BOOL, KEY(student.drop_path_uniform), "true", 0, 1, 0,
+     "the same rate in every block, or growing from 0"},
     {"student.pretrained_weights", DINOV_CFG_TEXT, KEY(student.pretrained_weights), "", 0, 0, 0, "backbone to start from (--init)"},
-    {"student.ffn_layer", DINOV_CFG_FFN, KEY(student.ffn_layer), "mlp", 0, 0, 0, "mlp, swiglu or swiglufused"},
+    {"student.ffn_layer", DINOV_CFG_FFN, KEY(student.ffn_layer), "mlp", 0, 0, 0,
+     "feed-forward layer of the blocks; the two swiglu are one"},
     {"student.block_chunks", DINOV_CFG_IGNORED, 0, "0", 0, 0, 0, "blocks are not grouped"},
     {"student.qkv_bias", DINOV_CFG_BOOL, KEY(student.qkv_bias), "true", 0, 1, 0, "attn.qkv has a bias"},
     {"student.proj_bias", DINOV_CFG_FIXED, 0, "true", 0, 0, 0, "always true"},
     {"student.ffn_bias", DINOV_CFG_FIXED, 0, "true", 0, 0, 0, "always true"},
     {"student.num_register_tokens", DINOV_CFG_INT, KEY(student.num_register_tokens), "0", 0, 4096, 0, "register tokens"},
-    {"student.interpolate_antialias", DINOV_CFG_BOOL, KEY(student.interpolate_antialias), "false", 0, 1, 0, "how position embeddings are resampled"},
-    {"student.interpolate_offset", DINOV_CFG_REAL, KEY(student.interpolate_offset), "0.1", 0, 0.999, 0, "likewise"},
-    {"teacher.momentum_teacher", DINOV_CFG_REAL, KEY(teacher.momentum_teacher), "0.992", 0, 1, 0, "momentum of the average at the start"},
+    {"student.interpolate_antialias", DINOV_CFG_BOOL, KEY(student.interpolate_antialias), "false", 0, 1, 0,
+     "position embeddings are resampled with antialiasing"},
+    {"student.interpolate_offset", DINOV_CFG_REAL, KEY(student.interpolate_offset), "0.1", 0, 0.999, 0,
+     "and with this added to the target's side"},
+    {"teacher.momentum_teacher", DINOV_CFG_REAL, KEY(teacher.momentum_teacher), "0.992", 0, 1, 0,
+     "momentum of the teacher's average at the start"},
     {"teacher.final_momentum_teacher", DINOV_CFG_REAL, KEY(teacher.final_momentum_teacher), "1.0", 0, 1, 0, "and at the end"},
-    {"teacher.warmup_teacher_temp", DINOV_CFG_REAL, KEY(teacher.warmup_teacher_temp), "0.04", 1e-3, 10, 0, "teacher temperature at the start"},
+    {"teacher.warmup_teacher_temp", DINOV_CFG_REAL, KEY(teacher.warmup_teacher_temp), "0.04", 1e-3, 10, 0,
+     "teacher temperature at the start"},
     {"teacher.teacher_temp", DINOV_CFG_REAL, KEY(teacher.teacher_temp), "0.07", 1e-3, 10, 0, "and after its warm-up"},
-    {"teacher.warmup_teacher_temp_epochs", DINOV_CFG_INT, KEY(teacher.warmup_teacher_temp_epochs), "30", 0, FACTOR_MAX, 0, "length of that warm-up"},
-    {"optim.epochs", DINOV_CFG_INT, KEY(optim.epochs), "100", 1, FACTOR_MAX, 0, "length of the run"},
-    {"optim.weight_decay", DINOV_CFG_REAL, KEY(optim.weight_decay), "0.04", 0, REAL_MAX, 0, "at the start"},
-    {"optim.weight_decay_end", DINOV_CFG_REAL, KEY(optim.weight_decay_end), "0.4", 0, REAL_MAX, 0, "at the end"},
-    {"optim.base_lr", DINOV_CFG_REAL, KEY(optim.base_lr), "0.004", 0, REAL_MAX, 0, "learning rate of a batch of 1024; scaled by sqrt(batch / 1024)"},
+    {"teacher.warmup_teacher_temp_epochs", DINOV_CFG_INT, KEY(teacher.warmup_teacher_temp_epochs), "30", 0, FACTOR_MAX, 0,
+     "length of that warm-up, in epochs"},
+    {"optim.epochs", DINOV_CFG_INT, KEY(optim.epochs), "100", 1, FACTOR_MAX, 0, "length of the run, in epochs"},
+    {"optim.weight_decay", DINOV_CFG_REAL, KEY(optim.weight_decay), "0.04", 0, REAL_MAX, 0, "weight decay at the start"},
+    {"optim.weight_decay_end", DINOV_CFG_REAL, KEY(optim.weight_decay_end), "0.4", 0, REAL_MAX, 0, "and at the end"},
+    {"optim.base_lr", DINOV_CFG_REAL, KEY(optim.base_lr), "0.004", 0, REAL_MAX, 0,
+     "learning rate of a batch of 1024; scaled by sqrt(batch / 1024)"},
     {"optim.lr", DINOV_CFG_IGNORED, 0, "0.", 0, 0, 0, "computed from base_lr"},
-    {"optim.warmup_epochs", DINOV_CFG_INT, KEY(optim.warmup_epochs), "10", 0, FACTOR_MAX, 0, "of the learning rate"},
-    {"optim.min_lr", DINOV_CFG_REAL, KEY(optim.min_lr), "1.0e-06", 0, REAL_MAX, 0, "at the end; not scaled"},
-    {"optim.clip_grad", DINOV_CFG_REAL, KEY(optim.clip_grad), "3.0", 0, REAL_MAX, 0, "largest gradient norm of a module; 0: no clipping"},
-    {"optim.freeze_last_layer_epochs", DINOV_CFG_INT, KEY(optim.freeze_last_layer_epochs), "1", 0, FACTOR_MAX, 0, "prototypes stand still so long"},
+    {"optim.warmup_epochs", DINOV_CFG_INT, KEY(optim.warmup_epochs), "10", 0, FACTOR_MAX, 0,
+     "warm-up of the learning rate, in epochs"},
+    {"optim.min_lr", DINOV_CFG_REAL, KEY(optim.min_lr), "1.0e-06", 0, REAL_MAX, 0, "learning rate at the end; not scaled"},
+    {"optim.clip_grad", DINOV_CFG_REAL, KEY(optim.clip_grad), "3.0", 0, REAL_MAX, 0,
+     "largest gradient norm of a module; 0: no clipping"},
+    {"optim.freeze_last_layer_epochs", DINOV_CFG_INT, KEY(optim.freeze_last_layer_epochs), "1", 0, FACTOR_MAX, 0,
+     "epochs in which the prototypes stand still"},
     {"optim.scaling_rule", DINOV_CFG_FIXED, 0, "sqrt_wrt_1024", 0, 0, 0, "the only rule"},
-    {"optim.patch_embed_lr_mult", DINOV_CFG_REAL, KEY(optim.patch_embed_lr_mult), "0.2", 0, REAL_MAX, 0, "learning rate of the patch embedding, times this"},
-    {"optim.layerwise_decay", DINOV_CFG_REAL, KEY(optim.layerwise_decay), "0.9", 0, 1, 0, "learning rate of a block against the next one's"},
-    {"optim.adamw_beta1", DINOV_CFG_REAL, KEY(optim.adamw_beta1), "0.9", 0, 0.999999, 0, "AdamW"},
-    {"optim.adamw_beta2", DINOV_CFG_REAL, KEY(optim.adamw_beta2), "0.999", 0, 0.999999, 0, "AdamW"},
-    {"crops.global_crops_scale", DINOV_CFG_PAIR, KEY(crops.global_crops_scale), "[0.32, 1.0]", 0, 1, 0, "part of a picture's area"},
+    {"optim.patch_embed_lr_mult", DINOV_CFG_REAL, KEY(optim.patch_embed_lr_mult), "0.2", 0, REAL_MAX, 0,
+     "learning rate of the patch embedding, times this"},
+    {"optim.layerwise_decay", DINOV_CFG_REAL, KEY(optim.layerwise_decay), "0.9", 0, 1, 0,
+     "learning rate of a block against the next one's"},
+    {"optim.adamw_beta1", DINOV_CFG_REAL, KEY(optim.adamw_beta1), "0.9", 0, 0.999999, 0, "beta of AdamW"},
+    {"optim.adamw_beta2", DINOV_CFG_REAL, KEY(optim.adamw_beta2), "0.999", 0, 0.999999, 0, "beta of AdamW"},
+    {"crops.global_crops_scale", DINOV_CFG_PAIR, KEY(crops.global_crops_scale), "[0.32, 1.0]", 0, 1, 0,
+     "part of the picture's area that a crop takes"},
     {"crops.local_crops_number", DINOV_CFG_INT, KEY(crops.local_crops_number), "8", 0, 1024, 0, "local crops of a picture"},
-    {"crops.local_crops_scale", DINOV_CFG_PAIR, KEY(crops.local_crops_scale), "[0.05, 0.32]", 0, 1, 0, "part of a picture's area"},
+    {"crops.local_crops_scale", DINOV_CFG_PAIR, KEY(crops.local_crops_scale), "[0.05, 0.32]", 0, 1, 0,
+     "part of the picture's area that a crop takes"},
     {"crops.global_crops_size", DINOV_CFG_INT, KEY(crops.global_crops_size), "224", 1, 65535, 0, "side of a global crop"},
     {"crops.local_crops_size", DINOV_CFG_INT, KEY(crops.local_crops_size), "96", 1, 65535, 0, "side of a local crop"},
     {"crops.blur_as_published", DINOV_CFG_BOOL, KEY(crops.blur_as_published), "false", 0, 1, 0,
      "ours: blur 1.0, 0.1 and 0.5 of the crops, as the paper has it, not 0, 0.9 and 0.5 as the released models were trained"},
-    {"evaluation.eval_period_iterations", DINOV_CFG_IGNORED, 0, "12500", 0, 0, 0, "every checkpoint holds the backbone; see knn_every"},
-    {"evaluation.knn_every", DINOV_CFG_INT, KEY(evaluation.knn_every), "0", 0, WHOLE_MAX, 1, "ours: steps between k-NN figures; 0: none"},
+    {"evaluation.eval_period_iterations", DINOV_CFG_IGNORED, 0, "12500", 0, 0, 0,
+     "every checkpoint holds the backbone; see knn_every"},
+    {"evaluation.knn_every", DINOV_CFG_INT, KEY(evaluation.knn_every), "0", 0, WHOLE_MAX, 1,
+     "ours: steps between k-NN figures; 0: none"},
     {"evaluation.knn_train", DINOV_CFG_TEXT, KEY(evaluation.knn_train), "", 0, 0, 1, "ours: labelled folder or shards that vote"},
-    {"evaluation.knn_test", DINOV_CFG_TEXT, KEY(evaluation.knn_test), "", 0, 0, 1, "ours: labelled folder or shards that are asked"},
+    {"evaluation.knn_test", DINOV_CFG_TEXT, KEY(evaluation.knn_test), "", 0, 0, 1,
+     "ours: labelled folder or shards that are asked"},
     {"compute_precision.grad_scaler", DINOV_CFG_IGNORED, 0, "true", 0, 0, 0, PRECISION_HELP},
     PRECISION("teacher.backbone", "fp16"),
     PRECISION("teacher.dino_head", "fp16"),
@@ -155,8 +193,9 @@ static int arch_of(const char *name)
 static dinov_status refuse_arch(const char *where, const char *name, dinov_error *err)
 {
     char found[DINOV_ESCAPED];
-    return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-ARCH", "%sstudent.arch: expected vit_small, vit_base, vit_large, vit_giant2 or vit_custom, found \"%s\"",
-                      where, dinov_escape(found, sizeof found, name, strlen(name)));
+    return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-ARCH",
+                      "%sstudent.arch: expected vit_small, vit_base, vit_large, vit_giant2 or vit_custom, found \"%s\"", where,
+                      dinov_escape(found, sizeof found, name, strlen(name)));
 }
 
 /* Decimal, finite and not too small for a double; strtod alone would take "0x1p4" and "inf" too. */
@@ -267,25 +306,50 @@ dinov_status dinov_config_set_row(dinov_config *c, const struct row *row, const 
         return DINOV_OK;
     case DINOV_CFG_FIXED:
         if (same_value(row->text, text)) return DINOV_OK;
-        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-REFUSED", "%s: %s: only \"%s\" exists here, and leaving your value out would change "
-                          "what is trained; remove the line or set it to that", where, row->name, row->text);
-    case DINOV_CFG_IGNORED: return DINOV_OK;
+        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-REFUSED",
+                          "%s: %s: only \"%s\" exists here, and leaving your value out would change "
+                          "what is trained; remove the line or set it to that",
+                          where, row->name, row->text);
+    case DINOV_CFG_IGNORED:
+        return DINOV_OK;
     }
     return DINOV_OK;
+}
+
+/* With a point: "1e-06" is a text to YAML 1.1, "1.0e-06" a number to everyone. */
+static void print_real(double value, dinov_text *out)
+{
+    dinov_text text = {0};
+    dinov_text_double(&text, value);
+    if (text.failed)
+        out->failed = true;
+    else {
+        size_t n = strcspn(text.data, "e");
+        dinov_text_add(out, text.data, n);
+        if (text.data[n] && !memchr(text.data, '.', n)) dinov_text_puts(out, ".0");
+        dinov_text_puts(out, text.data + n);
+    }
+    dinov_text_clear(&text);
 }
 
 static void print_value(const dinov_config *c, const struct row *row, dinov_text *out)
 {
     const void *at = place(c, row);
     switch (row->kind) {
-    case DINOV_CFG_REAL: dinov_text_double(out, *(const double *)at); break;
-    case DINOV_CFG_INT: dinov_text_int(out, *(const int64_t *)at); break;
-    case DINOV_CFG_BOOL: dinov_text_puts(out, *(const bool *)at ? "true" : "false"); break;
+    case DINOV_CFG_REAL:
+        print_real(*(const double *)at, out);
+        break;
+    case DINOV_CFG_INT:
+        dinov_text_int(out, *(const int64_t *)at);
+        break;
+    case DINOV_CFG_BOOL:
+        dinov_text_puts(out, *(const bool *)at ? "true" : "false");
+        break;
     case DINOV_CFG_PAIR:
         dinov_text_puts(out, "[");
-        dinov_text_double(out, ((const double *)at)[0]);
+        print_real(((const double *)at)[0], out);
         dinov_text_puts(out, ", ");
-        dinov_text_double(out, ((const double *)at)[1]);
+        print_real(((const double *)at)[1], out);
         dinov_text_puts(out, "]");
         break;
     case DINOV_CFG_TEXT:
@@ -294,10 +358,16 @@ static void print_value(const dinov_config *c, const struct row *row, dinov_text
         dinov_text_escaped(out, at, strlen(at));
         dinov_text_puts(out, "\"");
         break;
-    case DINOV_CFG_CENTERING: dinov_text_puts(out, centerings[*(const dinov_centering *)at]); break;
-    case DINOV_CFG_FFN: dinov_text_puts(out, *(const dinov_ffn *)at == DINOV_FFN_SWIGLU ? "swiglufused" : "mlp"); break;
+    case DINOV_CFG_CENTERING:
+        dinov_text_puts(out, centerings[*(const dinov_centering *)at]);
+        break;
+    case DINOV_CFG_FFN:
+        dinov_text_puts(out, *(const dinov_ffn *)at == DINOV_FFN_SWIGLU ? "swiglufused" : "mlp");
+        break;
     case DINOV_CFG_FIXED:
-    case DINOV_CFG_IGNORED: dinov_text_puts(out, row->text); break;
+    case DINOV_CFG_IGNORED:
+        dinov_text_puts(out, row->text);
+        break;
     }
 }
 
@@ -338,7 +408,8 @@ bool dinov_config_diff(const dinov_config *a, const dinov_config *b, bool all, d
         if (!has_value(&rows[i]) || (rows[i].free && !all)) continue;
         print_value(a, &rows[i], &x);
         print_value(b, &rows[i], &y);
-        if (x.failed || y.failed) out->failed = true;
+        if (x.failed || y.failed)
+            out->failed = true;
         else if (strcmp(x.data, y.data) != 0) {
             differs = true;
             dinov_text_puts(out, rows[i].name);
@@ -359,11 +430,21 @@ static void document_values(const struct row *row, dinov_text *out)
 {
     char text[64] = "";
     switch (row->kind) {
-    case DINOV_CFG_REAL: snprintf(text, sizeof text, "%g to %g", row->min, row->max); break;
-    case DINOV_CFG_INT: snprintf(text, sizeof text, "%.0f to %.0f", row->min, row->max); break;
-    case DINOV_CFG_BOOL: snprintf(text, sizeof text, "true, false"); break;
-    case DINOV_CFG_PAIR: snprintf(text, sizeof text, "two of %g to %g", row->min, row->max); break;
-    case DINOV_CFG_TEXT: snprintf(text, sizeof text, "text"); break;
+    case DINOV_CFG_REAL:
+        snprintf(text, sizeof text, "%g to %g", row->min, row->max);
+        break;
+    case DINOV_CFG_INT:
+        snprintf(text, sizeof text, "%.0f to %.0f", row->min, row->max);
+        break;
+    case DINOV_CFG_BOOL:
+        snprintf(text, sizeof text, "true, false");
+        break;
+    case DINOV_CFG_PAIR:
+        snprintf(text, sizeof text, "two of %g to %g", row->min, row->max);
+        break;
+    case DINOV_CFG_TEXT:
+        snprintf(text, sizeof text, "text");
+        break;
     case DINOV_CFG_ARCH:
         for (int i = 0; i < ARCHS; i++) {
             dinov_text_puts(out, archs[i].name);
@@ -371,25 +452,34 @@ static void document_values(const struct row *row, dinov_text *out)
         }
         snprintf(text, sizeof text, "vit_custom");
         break;
-    case DINOV_CFG_CENTERING: snprintf(text, sizeof text, "%s, %s", centerings[DINOV_CENTERING], centerings[DINOV_SINKHORN_KNOPP]); break;
-    case DINOV_CFG_FFN: snprintf(text, sizeof text, "mlp, swiglu, swiglufused"); break;
-    case DINOV_CFG_FIXED: snprintf(text, sizeof text, "this only"); break;
-    case DINOV_CFG_IGNORED: snprintf(text, sizeof text, "any"); break;
+    case DINOV_CFG_CENTERING:
+        snprintf(text, sizeof text, "%s, %s", centerings[DINOV_CENTERING], centerings[DINOV_SINKHORN_KNOPP]);
+        break;
+    case DINOV_CFG_FFN:
+        snprintf(text, sizeof text, "mlp, swiglu, swiglufused");
+        break;
+    case DINOV_CFG_FIXED:
+        snprintf(text, sizeof text, "this only");
+        break;
+    case DINOV_CFG_IGNORED:
+        snprintf(text, sizeof text, "any");
+        break;
     }
     dinov_text_puts(out, text);
 }
 
 void dinov_config_document(dinov_text *out)
 {
-    dinov_text_puts(out, "# Configuration\n\n"
-                         "Keys of `dinov-train`, under the names of the official code's YAML files, which are read as they are. Order: these\n"
-                         "defaults, then `-c` (a file, or `tiny-cpu` or `small-1gpu`), then `KEY=VALUE` on the command line. Keys marked\n"
-                         "with a star may change when a run goes on; any other change is refused, and `--fork` starts a new run from it.\n"
-                         "`dinov-train config` prints what is in effect. This page is printed from the table in `train/config.c`.\n\n"
-                         "| key | default | values | meaning |\n| --- | --- | --- | --- |\n");
+    dinov_text_puts(
+        out, "# Configuration\n\n"
+             "Keys of `dinov-train`, under the names of the official code's YAML files, which are read as they are. Order: these\n"
+             "defaults, then `-c` (a file, or `tiny-cpu` or `small-1gpu`), then `KEY=VALUE` on the command line. Keys marked\n"
+             "with a star may change when a run goes on; any other change is refused, and `--fork` starts a new run from it.\n"
+             "`dinov-train config` prints what is in effect. This page is printed from the table in `train/config.c`.\n\n"
+             "| key | default | values | meaning |\n| --- | --- | --- | --- |\n");
     for (int i = 0; i < ROWS; i++) {
         /* Keys that mean nothing here for one reason share the text of it, and a line. */
-        const char *help = rows[i].help;
+        const char *help  = rows[i].help;
         bool        first = i == 0 || rows[i - 1].help != help, last = i + 1 == ROWS || rows[i + 1].help != help;
         bool        same = rows[i].kind == DINOV_CFG_IGNORED && !(first && last);
         if (same && !first) continue;
@@ -419,16 +509,20 @@ static dinov_status sizes(const dinov_config *c, dinov_error *err)
     } crops[] = {{"crops.global_crops_size", c->crops.global_crops_size}, {"crops.local_crops_size", c->crops.local_crops_size}};
     for (int i = 0; i < (c->crops.local_crops_number ? 2 : 1); i++)
         if (crops[i].value % c->student.patch_size != 0)
-            return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-VALUE", "%s: expected a multiple of student.patch_size (%lld), found %lld", crops[i].name,
+            return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-VALUE",
+                              "%s: expected a multiple of student.patch_size (%lld), found %lld", crops[i].name,
                               (long long)c->student.patch_size, (long long)crops[i].value);
     int64_t steps = c->optim.epochs * c->train.OFFICIAL_EPOCH_LENGTH;
     if (c->optim.warmup_epochs > c->optim.epochs)
-        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-VALUE", "optim.warmup_epochs: expected at most optim.epochs (%lld), found %lld",
-                          (long long)c->optim.epochs, (long long)c->optim.warmup_epochs);
+        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-VALUE",
+                          "optim.warmup_epochs: expected at most optim.epochs (%lld), found %lld", (long long)c->optim.epochs,
+                          (long long)c->optim.warmup_epochs);
     if (steps >> 32)
-        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-VALUE", "optim.epochs: expected less than 2^32 steps in all, found %lld", (long long)steps);
+        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-VALUE", "optim.epochs: expected less than 2^32 steps in all, found %lld",
+                          (long long)steps);
     if (c->dino.head.loss_weight == 0 && c->ibot.head.loss_weight == 0)
-        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-VALUE", "dino.loss_weight and ibot.loss_weight: expected one of them above 0, found both 0");
+        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-VALUE",
+                          "dino.loss_weight and ibot.loss_weight: expected one of them above 0, found both 0");
     return DINOV_OK;
 }
 
@@ -441,9 +535,12 @@ static dinov_status named_sizes(const dinov_config *c, const dinov_model *m, din
         (c->student.depth == m->depth || c->student.depth == d.student.depth) &&
         (c->student.num_heads == m->heads || c->student.num_heads == d.student.num_heads))
         return DINOV_OK;
-    return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-ARCH", "student.arch: %s has embed_dim=%lld depth=%lld num_heads=%lld of its own, and student has %lld, %lld and %lld; "
-                      "give student.arch=vit_custom to use these, or set them to its own", c->student.arch, (long long)m->dim, (long long)m->depth,
-                      (long long)m->heads, (long long)c->student.embed_dim, (long long)c->student.depth, (long long)c->student.num_heads);
+    return dinov_fail(
+        err, DINOV_ERR_CONFIG, "CFG-ARCH",
+        "student.arch: %s has embed_dim=%lld depth=%lld num_heads=%lld of its own, and student has %lld, %lld and %lld; "
+        "give student.arch=vit_custom to use these, or set them to its own",
+        c->student.arch, (long long)m->dim, (long long)m->depth, (long long)m->heads, (long long)c->student.embed_dim,
+        (long long)c->student.depth, (long long)c->student.num_heads);
 }
 
 dinov_status dinov_config_model(const dinov_config *c, dinov_model *m, dinov_error *err)
@@ -475,9 +572,12 @@ dinov_status dinov_config_check_data(const dinov_config *c, dinov_error *err)
     const char *path = c->train.dataset_path;
     size_t      name = strcspn(path, ":");
     if (path[0] == '\0')
-        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-DATA", "train.dataset_path: expected folders, lists (@FILE) or tar shards of pictures, found none");
+        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-DATA",
+                          "train.dataset_path: expected folders, lists (@FILE) or tar shards of pictures, found none");
     if ((name == 8 && strncmp(path, "ImageNet", name) == 0) || (name == 11 && strncmp(path, "ImageNet22k", name) == 0))
-        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-DATA", "train.dataset_path: %s names a data set of the official code; give the folder, the list (@FILE) or "
-                          "the tar shards that hold its pictures (a folder of that name is written ./%.*s)", path, (int)name, path);
+        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-DATA",
+                          "train.dataset_path: %s names a data set of the official code; give the folder, the list (@FILE) or "
+                          "the tar shards that hold its pictures (a folder of that name is written ./%.*s)",
+                          path, (int)name, path);
     return DINOV_OK;
 }

@@ -13,8 +13,8 @@
 #include <stdbool.h>
 
 typedef enum dinov_centering {
-    DINOV_CENTERING       = 1, /* "centering": softmax of the centred logits */
-    DINOV_SINKHORN_KNOPP  = 2, /* "sinkhorn_knopp" */
+    DINOV_CENTERING      = 1, /* "centering": softmax of the centred logits */
+    DINOV_SINKHORN_KNOPP = 2, /* "sinkhorn_knopp" */
 } dinov_centering;
 
 typedef struct dinov_head_config {
@@ -71,7 +71,7 @@ typedef struct dinov_config {
         int64_t local_crops_number, global_crops_size, local_crops_size;
         bool    blur_as_published; /* ours: blur with the published probabilities, not those of the released training */
     } crops;
-    struct { /* ours */
+    struct {               /* ours */
         int64_t knn_every; /* steps between k-NN figures; 0: none */
         char    knn_train[DINOV_CONFIG_TEXT], knn_test[DINOV_CONFIG_TEXT];
     } evaluation;
@@ -85,8 +85,8 @@ typedef void (*dinov_config_note)(void *arg, const char *sentence);
 
 /* Sets what a YAML document says, over what is there. `name` stands for the file. note may be NULL. ERR_CONFIG: CFG-YAML for what
  * is no plain mapping of keys, CFG-KEY for an unknown key (with the nearest name), CFG-VALUE, CFG-ARCH, CFG-REFUSED. ERR_NOMEM. */
-dinov_status dinov_config_read(dinov_config *config, const void *yaml, size_t size, const char *name, dinov_config_note note, void *arg,
-                               dinov_error *err);
+dinov_status dinov_config_read(dinov_config *config, const void *yaml, size_t size, const char *name, dinov_config_note note,
+                               void *arg, dinov_error *err);
 /* A file, or one of our presets by name ("tiny-cpu"). */
 dinov_status dinov_config_load(dinov_config *config, const char *path, dinov_config_note note, void *arg, dinov_error *err);
 /* "optim.base_lr=0.002", "ibot.mask_ratio_min_max=[0.1,0.5]"; a value in quotes is read as YAML, any other text as it is. */

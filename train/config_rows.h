@@ -36,9 +36,11 @@ const struct row *dinov_config_rows(int64_t *count);
 bool dinov_config_row_is_default(const struct row *row, const char *text);
 
 /* Sets one key from its text. `where` stands for the place in messages. */
-dinov_status dinov_config_set_row(dinov_config *config, const struct row *row, const char *text, const char *where, dinov_error *err);
+dinov_status dinov_config_set_row(dinov_config *config, const struct row *row, const char *text, const char *where,
+                                  dinov_error *err);
 
 /* CFG-VALUE: "WHERE: KEY: expected EXPECTED, found "TEXT"". */
-dinov_status dinov_config_refuse(const struct row *row, const char *where, const char *expected, const char *text, dinov_error *err);
+dinov_status dinov_config_refuse(const struct row *row, const char *where, const char *expected, const char *text,
+                                 dinov_error *err);
 
 #endif

@@ -27,7 +27,7 @@ struct reader {
     size_t            outer[DEPTH]; /* what of path stands for each open group */
     int               depth;        /* of the innermost open group; -1 behind the outermost */
     bool              in_key;       /* path has a key whose value comes next */
-    char (*seen)[NAME];         /* of SEEN: the paths so far */
+    char (*seen)[NAME];             /* of SEEN: the paths so far */
     int seen_count;
 };
 
@@ -43,7 +43,7 @@ static int distance(const char *a, const char *b)
         row[0]       = i;
         for (int j = 1; j <= n; j++) {
             int above = row[j], change = diagonal + (a[i - 1] != b[j - 1]);
-            row[j]   = above + 1 < row[j - 1] + 1 ? above + 1 : row[j - 1] + 1;
+            row[j] = above + 1 < row[j - 1] + 1 ? above + 1 : row[j - 1] + 1;
             if (change < row[j]) row[j] = change;
             diagonal = above;
         }
@@ -85,8 +85,8 @@ static dinov_status unknown_key(const char *where, const char *key, bool group, 
     }
     dinov_escape(shown, sizeof shown, key, strlen(key));
     if (!nearest) return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-KEY", "%s: there is no group %s", where, shown);
-    return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-KEY", "%s: there is no %s %s; the nearest is %.*s", where, group ? "group" : "key", shown,
-                      (int)length, nearest->name);
+    return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-KEY", "%s: there is no %s %s; the nearest is %.*s", where,
+                      group ? "group" : "key", shown, (int)length, nearest->name);
 }
 
 static const struct row *find(const char *key)
@@ -117,7 +117,8 @@ static dinov_status set(struct reader *r, const char *key, const char *text, enu
     char              sentence[512];
     if (inside && form == NOTHING) return DINOV_OK; /* a group whose lines are all commented out */
     if (inside)
-        return dinov_fail(r->err, DINOV_ERR_CONFIG, "CFG-KEY", "%s: %s is a group of keys such as %s and takes no value", where, key, inside->name);
+        return dinov_fail(r->err, DINOV_ERR_CONFIG, "CFG-KEY", "%s: %s is a group of keys such as %s and takes no value", where,
+                          key, inside->name);
     if (!row) return unknown_key(where, key, false, r->err);
     if (form == LIST && row->kind != DINOV_CFG_PAIR) return dinov_config_refuse(row, where, "one value", text, r->err);
     if (row->kind == DINOV_CFG_IGNORED && r->note && !dinov_config_row_is_default(row, text)) {
@@ -148,7 +149,8 @@ static dinov_status scalar(struct reader *r, const yaml_event_t *event, const ch
     const char *text = (const char *)event->data.scalar.value;
     if (event->data.scalar.anchor || event->data.scalar.tag) return refuse(r, &event->start_mark, "anchors and tags are not read");
     if (strlen(text) != event->data.scalar.length) return refuse(r, &event->start_mark, "a zero byte in a value");
-    bool null = event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE && (!*text || strcmp(text, "~") == 0 || strcmp(text, "null") == 0);
+    bool null =
+        event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE && (!*text || strcmp(text, "~") == 0 || strcmp(text, "null") == 0);
     *out  = null ? "" : text;
     *form = null ? NOTHING : ONE;
     return DINOV_OK;
@@ -164,9 +166,12 @@ static dinov_status list(struct reader *r, yaml_parser_t *parser, char *text, si
         const char  *item = NULL;
         enum form    form;
         status = next(r, parser, &event);
-        if (status == DINOV_OK && event.type == YAML_SEQUENCE_END_EVENT) more = false;
-        else if (status == DINOV_OK && event.type != YAML_SCALAR_EVENT) status = refuse(r, &event.start_mark, "expected a list of plain values");
-        else if (status == DINOV_OK) status = scalar(r, &event, &item, &form);
+        if (status == DINOV_OK && event.type == YAML_SEQUENCE_END_EVENT)
+            more = false;
+        else if (status == DINOV_OK && event.type != YAML_SCALAR_EVENT)
+            status = refuse(r, &event.start_mark, "expected a list of plain values");
+        else if (status == DINOV_OK)
+            status = scalar(r, &event, &item, &form);
         if (item) {
             used += (size_t)snprintf(text + used, size - used, "%s%s", first ? "" : ", ", item);
             if (used >= size - 1) status = refuse(r, &event.start_mark, "a list that is too long");
@@ -204,21 +209,26 @@ static dinov_status value(struct reader *r, yaml_parser_t *parser, const yaml_ev
     char        items[2 * DINOV_CONFIG_TEXT], where[DINOV_ESCAPED + 32];
     const char *text = items;
     enum form   form = LIST;
-    bool named = (event->type == YAML_MAPPING_START_EVENT && (event->data.mapping_start.anchor || event->data.mapping_start.tag)) ||
-                 (event->type == YAML_SEQUENCE_START_EVENT && (event->data.sequence_start.anchor || event->data.sequence_start.tag));
+    bool        named =
+        (event->type == YAML_MAPPING_START_EVENT && (event->data.mapping_start.anchor || event->data.mapping_start.tag)) ||
+        (event->type == YAML_SEQUENCE_START_EVENT && (event->data.sequence_start.anchor || event->data.sequence_start.tag));
     if (named || event->type == YAML_ALIAS_EVENT) return refuse(r, &event->start_mark, "anchors, aliases and tags are not read");
     snprintf(where, sizeof where, "%s:%zu", r->name, event->start_mark.line + 1);
     r->in_key = false;
     if (event->type == YAML_MAPPING_START_EVENT) {
         if (r->depth + 1 == DEPTH) return refuse(r, &event->start_mark, "groups within groups within groups");
-        if (find(r->path)) return dinov_fail(r->err, DINOV_ERR_CONFIG, "CFG-VALUE", "%s: %s: expected one value, found a group of keys", where, r->path);
+        if (find(r->path))
+            return dinov_fail(r->err, DINOV_ERR_CONFIG, "CFG-VALUE", "%s: %s: expected one value, found a group of keys", where,
+                              r->path);
         if (!find_group(r->path)) return unknown_key(where, r->path, true, r->err);
         r->outer[++r->depth] = strlen(r->path);
         return DINOV_OK;
     }
     DINOV_ASSERT(event->type == YAML_SCALAR_EVENT || event->type == YAML_SEQUENCE_START_EVENT);
-    if (event->type == YAML_SEQUENCE_START_EVENT) DINOV_TRY(list(r, parser, items, sizeof items));
-    else DINOV_TRY(scalar(r, event, &text, &form));
+    if (event->type == YAML_SEQUENCE_START_EVENT)
+        DINOV_TRY(list(r, parser, items, sizeof items));
+    else
+        DINOV_TRY(scalar(r, event, &text, &form));
     return set(r, r->path, text, form, where);
 }
 
@@ -245,11 +255,13 @@ static dinov_status document(struct reader *r, yaml_parser_t *parser)
         bool frame = type == YAML_STREAM_START_EVENT || type == YAML_DOCUMENT_START_EVENT || type == YAML_DOCUMENT_END_EVENT;
         if (status == DINOV_OK && type == YAML_MAPPING_START_EVENT && !any) {
             any    = true;
-            status = event.data.mapping_start.anchor || event.data.mapping_start.tag ? refuse(r, &event.start_mark, "anchors and tags are not read")
-                                                                                     : groups(r, parser);
+            status = event.data.mapping_start.anchor || event.data.mapping_start.tag
+                         ? refuse(r, &event.start_mark, "anchors and tags are not read")
+                         : groups(r, parser);
         } else if (status == DINOV_OK && type == YAML_SCALAR_EVENT && !any && event.data.scalar.length == 0)
             any = true; /* an empty file */
-        else if (status == DINOV_OK && !frame && type != YAML_STREAM_END_EVENT) status = refuse(r, &event.start_mark, "expected one mapping of keys to values");
+        else if (status == DINOV_OK && !frame && type != YAML_STREAM_END_EVENT)
+            status = refuse(r, &event.start_mark, "expected one mapping of keys to values");
         yaml_event_delete(&event);
         if (status != DINOV_OK || type == YAML_STREAM_END_EVENT) return status;
     }
@@ -271,7 +283,8 @@ static dinov_status unquote(struct reader *r, const char *quoted, char *out, siz
         if (status == DINOV_OK && event.type == YAML_SCALAR_EVENT && !any) {
             any    = true;
             status = scalar(r, &event, &text, &form);
-            if (status == DINOV_OK && (size_t)snprintf(out, size, "%s", text) >= size) status = refuse(r, &event.start_mark, "a value that is too long");
+            if (status == DINOV_OK && (size_t)snprintf(out, size, "%s", text) >= size)
+                status = refuse(r, &event.start_mark, "a value that is too long");
         } else if (status == DINOV_OK && (event.type == YAML_SCALAR_EVENT || event.type == YAML_MAPPING_START_EVENT))
             status = refuse(r, &event.start_mark, "expected one value in quotes");
         done = event.type == YAML_STREAM_END_EVENT;
@@ -281,20 +294,22 @@ static dinov_status unquote(struct reader *r, const char *quoted, char *out, siz
     return status;
 }
 
-dinov_status dinov_config_read(dinov_config *config, const void *yaml, size_t size, const char *name, dinov_config_note note, void *arg,
-                               dinov_error *err)
+dinov_status dinov_config_read(dinov_config *config, const void *yaml, size_t size, const char *name, dinov_config_note note,
+                               void *arg, dinov_error *err)
 {
-    yaml_parser_t  parser;
-    char           shown[DINOV_ESCAPED];
-    dinov_config   copy   = *config;
-    struct reader  r      = {.config = &copy, .note = note, .arg = arg, .err = err};
-    dinov_status   status = DINOV_OK;
+    yaml_parser_t parser;
+    char          shown[DINOV_ESCAPED];
+    dinov_config  copy   = *config;
+    struct reader r      = {.config = &copy, .note = note, .arg = arg, .err = err};
+    dinov_status  status = DINOV_OK;
 
     r.name = dinov_escape(shown, sizeof shown, name, strlen(name));
     r.seen = dinov_calloc(SEEN, sizeof *r.seen);
     if (!r.seen) return dinov_fail_nomem(err, r.name, "its keys");
-    if (size > MOST_BYTES) status = dinov_fail(err, DINOV_ERR_CONFIG, "CFG-YAML", "%s: expected at most 64 KiB, found %zu bytes", r.name, size);
-    else if (!yaml_parser_initialize(&parser)) status = dinov_fail_nomem(err, r.name, "its YAML");
+    if (size > MOST_BYTES)
+        status = dinov_fail(err, DINOV_ERR_CONFIG, "CFG-YAML", "%s: expected at most 64 KiB, found %zu bytes", r.name, size);
+    else if (!yaml_parser_initialize(&parser))
+        status = dinov_fail_nomem(err, r.name, "its YAML");
     else {
         yaml_parser_set_input_string(&parser, yaml, size);
         status = document(&r, &parser);

@@ -9,11 +9,11 @@
 
 #include "train/config.h"
 
-/* From `start` to `base` in `warmup` iterations, both ends included, then by a half cosine to `final` at `total`, and `final`
- * from there on. */
+/* 0 for `freeze` iterations, from `start` to `base` in `warmup` more, both ends included, then by a half cosine to `final` at
+ * `total`, and `final` from there on. freeze + warmup <= total. */
 typedef struct dinov_cosine {
     double  base, final, start;
-    int64_t total, warmup;
+    int64_t total, warmup, freeze;
 } dinov_cosine;
 
 double dinov_cosine_at(const dinov_cosine *schedule, int64_t iteration);
@@ -26,7 +26,8 @@ typedef struct dinov_rates {
 /* optim.epochs * train.OFFICIAL_EPOCH_LENGTH */
 int64_t dinov_schedule_iterations(const dinov_config *config);
 /* The learning rate after upstream's rule: base_lr * sqrt(images of a step over all ranks / 1024). */
-double      dinov_schedule_lr(const dinov_config *config, int ranks);
+double dinov_schedule_lr(const dinov_config *config, int ranks);
+/* Of one iteration, counted from 0. `ranks` as in dinov_schedule_lr. */
 dinov_rates dinov_schedule_rates(const dinov_config *config, int ranks, int64_t iteration);
 
 #endif

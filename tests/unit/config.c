@@ -29,9 +29,11 @@ static void upstreams_defaults(void **state)
     (void)state;
     dinov_config c;
     dinov_config_default(&c);
-    assert_true(c.optim.base_lr == 0.004 && c.optim.layerwise_decay == 0.9 && c.student.layerscale == 1e-5 && c.optim.epochs == 100);
+    assert_true(c.optim.base_lr == 0.004 && c.optim.layerwise_decay == 0.9 && c.student.layerscale == 1e-5 &&
+                c.optim.epochs == 100);
     assert_true(c.crops.global_crops_scale[0] == 0.32 && c.crops.local_crops_scale[1] == 0.32 && c.crops.local_crops_number == 8);
-    assert_true(c.train.centering == DINOV_CENTERING && c.student.drop_path_uniform && !c.ibot.separate_head && c.student.patch_size == 16);
+    assert_true(c.train.centering == DINOV_CENTERING && c.student.drop_path_uniform && !c.ibot.separate_head &&
+                c.student.patch_size == 16);
     assert_string_equal(c.student.arch, "vit_large");
 }
 
@@ -42,14 +44,17 @@ static void the_long_recipe_is_read_as_it_is(void **state)
     dinov_model  m;
     dinov_error  err;
     dinov_config_default(&c);
-    assert_int_equal(read(&c,
-                          "dino:\n  head_n_prototypes: 131072\n  head_bottleneck_dim: 384\nibot:\n  separate_head: true\n  head_n_prototypes: 131072\n"
-                          "  mask_ratio_min_max:\n  - 0.2\n  - 0.4\ntrain:\n  batch_size_per_gpu: 32\n  dataset_path: ImageNet22k\n"
-                          "  centering: sinkhorn_knopp\nstudent:\n  arch: vit_large\n  patch_size: 14\n  drop_path_rate: 0.4\n"
-                          "  ffn_layer: swiglufused\n  block_chunks: 4\noptim:\n  base_lr: 2.0e-04  # comment\n  layerwise_decay: 1.0\n"
-                          "crops:\n  local_crops_size: 98\ncompute_precision:\n  teacher:\n    backbone:\n      sharding_strategy: SHARD_GRAD_OP\n",
-                          &err),
-                     DINOV_OK);
+    assert_int_equal(
+        read(&c,
+             "dino:\n  head_n_prototypes: 131072\n  head_bottleneck_dim: 384\nibot:\n  separate_head: true\n  head_n_prototypes: "
+             "131072\n"
+             "  mask_ratio_min_max:\n  - 0.2\n  - 0.4\ntrain:\n  batch_size_per_gpu: 32\n  dataset_path: ImageNet22k\n"
+             "  centering: sinkhorn_knopp\nstudent:\n  arch: vit_large\n  patch_size: 14\n  drop_path_rate: 0.4\n"
+             "  ffn_layer: swiglufused\n  block_chunks: 4\noptim:\n  base_lr: 2.0e-04  # comment\n  layerwise_decay: 1.0\n"
+             "crops:\n  local_crops_size: 98\ncompute_precision:\n  teacher:\n    backbone:\n      sharding_strategy: "
+             "SHARD_GRAD_OP\n",
+             &err),
+        DINOV_OK);
     assert_true(c.dino.head.head_bottleneck_dim == 384 && c.ibot.head.head_bottleneck_dim == 256 && c.ibot.separate_head);
     assert_true(c.ibot.mask_ratio_min_max[0] == 0.2 && c.ibot.mask_ratio_min_max[1] == 0.4 && c.optim.base_lr == 2e-4);
     assert_string_equal(notes, "file.yaml:19: student.block_chunks has no effect here: blocks are not grouped\n");
@@ -77,12 +82,14 @@ static void what_is_printed_reads_back(void **state)
         assert_int_equal(dinov_config_set(&b, "optim.base_lr=0.5", NULL, NULL, &err), DINOV_OK);
         assert_int_equal(dinov_config_set(&b, "train.num_workers=1", NULL, NULL, &err), DINOV_OK);
         assert_true(dinov_config_diff(&a, &b, false, &diff));
-        assert_true(strstr(diff.data, "optim.base_lr: ") == diff.data && strstr(diff.data, " -> 0.5\n") && !strstr(diff.data, "num_workers"));
+        assert_true(strstr(diff.data, "optim.base_lr: ") == diff.data && strstr(diff.data, " -> 0.5\n") &&
+                    !strstr(diff.data, "num_workers"));
         dinov_text_clear(&diff);
         assert_true(dinov_config_diff(&a, &b, true, &diff));
         assert_non_null(strstr(diff.data, " -> 0.5\n"));
         assert_non_null(strstr(diff.data, "train.num_workers: 10 -> 1 (may change)\n"));
-        assert_true(dinov_config_set(&a, "optim.base_lr=0.5", NULL, NULL, &err) == DINOV_OK && !dinov_config_diff(&a, &b, false, &diff));
+        assert_true(dinov_config_set(&a, "optim.base_lr=0.5", NULL, NULL, &err) == DINOV_OK &&
+                    !dinov_config_diff(&a, &b, false, &diff));
         assert_memory_equal(&a.student, &b.student, sizeof a.student);
         dinov_text_clear(&text);
         dinov_text_clear(&diff);
@@ -96,7 +103,8 @@ static void refusals_say_where_and_what(void **state)
         const char *yaml, *code, *says;
     } rows[] = {
         {"optim:\n  base_lrr: 1\n", "CFG-KEY", "file.yaml:2: there is no key optim.base_lrr; the nearest is optim.base_lr"},
-        {"optim:\n  epochs: many\n", "CFG-VALUE", "file.yaml:2: optim.epochs: expected a whole number from 1 to 2147483647, found \"many\""},
+        {"optim:\n  epochs: many\n", "CFG-VALUE",
+         "file.yaml:2: optim.epochs: expected a whole number from 1 to 2147483647, found \"many\""},
         {"optim:\n  epochs: 1e3\n", "CFG-VALUE", "optim.epochs"},
         {"optim:\n  adamw_beta1: nan\n", "CFG-VALUE", "optim.adamw_beta1"},
         {"ibot:\n  mask_ratio_min_max: [0.5, 0.1]\n", "CFG-VALUE", "ascending"},
@@ -115,8 +123,10 @@ static void refusals_say_where_and_what(void **state)
         {"optim: {epochs: {}}\n", "CFG-VALUE", "optim.epochs: expected one value"},
         {"foo: {}\n", "CFG-KEY", "there is no group foo"},
         {"optimm:\n  epochs: 1\n", "CFG-KEY", "file.yaml:2: there is no group optimm; the nearest is optim"},
-        {"compute_precision: {students: {backbone: {}}}\n", "CFG-KEY", "compute_precision.students; the nearest is compute_precision.student"},
-        {"compute_precision: {student: {backbone: {mixed: {precision: {}}}}}\n", "CFG-KEY", "there is no group compute_precision.student.backbone.mixed"},
+        {"compute_precision: {students: {backbone: {}}}\n", "CFG-KEY",
+         "compute_precision.students; the nearest is compute_precision.student"},
+        {"compute_precision: {student: {backbone: {mixed: {precision: {}}}}}\n", "CFG-KEY",
+         "there is no group compute_precision.student.backbone.mixed"},
         {"base_lr: 1\n", "CFG-KEY", "there is no key base_lr; the nearest is optim.base_lr"},
         {"optim: 3\n", "CFG-KEY", "optim is a group of keys such as optim.epochs"},
         {"optim: []\n", "CFG-KEY", "optim is a group"},
@@ -141,7 +151,8 @@ static void refusals_say_where_and_what(void **state)
         {"optim: {base_lr: [1]}\n", "CFG-VALUE", "expected one value, found \"[1]\""},
         {"train: {dataset_path: [a, b]}\n", "CFG-VALUE", "expected one value, found \"[a, b]\""},
         {"student: {drop_path_uniform: yes}\n", "CFG-VALUE", "true or false"},
-        {"student: {arch: vit_tiny}\n", "CFG-ARCH", "file.yaml:1: student.arch: expected vit_small, vit_base, vit_large, vit_giant2 or vit_custom, found \"vit_tiny\""},
+        {"student: {arch: vit_tiny}\n", "CFG-ARCH",
+         "file.yaml:1: student.arch: expected vit_small, vit_base, vit_large, vit_giant2 or vit_custom, found \"vit_tiny\""},
         {"student: {ffn_bias: false}\n", "CFG-REFUSED", "student.ffn_bias"},
         {"optim: {epochs: 1\n", "CFG-YAML", "file.yaml:"},
         {"train:\n  output_dir: \"a\\u202eb\"\n", "CFG-VALUE", "printable"},
@@ -154,7 +165,8 @@ static void refusals_say_where_and_what(void **state)
         dinov_config_default(&c);
         before = c;
         if (read(&c, rows[i].yaml, &err) == DINOV_OK) fail_msg("accepted: %s", rows[i].yaml);
-        if (strcmp(err.code, rows[i].code) != 0 || !strstr(err.msg, rows[i].says)) fail_msg("%s [%s] for %s", err.msg, err.code, rows[i].yaml);
+        if (strcmp(err.code, rows[i].code) != 0 || !strstr(err.msg, rows[i].says))
+            fail_msg("%s [%s] for %s", err.msg, err.code, rows[i].yaml);
         assert_memory_equal(&c, &before, sizeof c);
     }
 }
@@ -172,8 +184,10 @@ static void notes_name_what_has_no_effect(void **state)
         {"", ""},
         {"optim: {lr: 0.002}\n", "file.yaml:1: optim.lr has no effect here: computed from base_lr\n"},
         {"compute_precision:\n  student:\n    backbone:\n      mixed_precision: {param_dtype: bf16, reduce_dtype: fp16}\n",
-         "file.yaml:4: compute_precision.student.backbone.mixed_precision.param_dtype has no effect here: everything is computed in f32\n"},
-        {"evaluation: {eval_period_iterations: 5}\n", "file.yaml:1: evaluation.eval_period_iterations has no effect here: every checkpoint holds the backbone; see knn_every\n"},
+         "file.yaml:4: compute_precision.student.backbone.mixed_precision.param_dtype has no effect here: everything is computed "
+         "in f32\n"},
+        {"evaluation: {eval_period_iterations: 5}\n",
+         "file.yaml:1: evaluation.eval_period_iterations has no effect here: every checkpoint holds the backbone; see knn_every\n"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         dinov_config c, before;
@@ -192,8 +206,15 @@ static void the_data_of_the_official_code_is_refused(void **state)
     static const struct {
         const char *path;
         bool        ok;
-    } rows[] = {{"ImageNet:split=TRAIN", false}, {"ImageNet22k", false}, {"ImageNet", false}, {"ImageNet22k:root=/a:extra=/b", false}, {"", false},
-                {"./ImageNet", true}, {"ImageNetV2", true}, {"photos:more", true}, {"@list", true}};
+    } rows[] = {{"ImageNet:split=TRAIN", false},
+                {"ImageNet22k", false},
+                {"ImageNet", false},
+                {"ImageNet22k:root=/a:extra=/b", false},
+                {"", false},
+                {"./ImageNet", true},
+                {"ImageNetV2", true},
+                {"photos:more", true},
+                {"@list", true}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         dinov_config c;
         dinov_error  err;
@@ -214,9 +235,9 @@ static void models_have_upstreams_numbers(void **state)
         const char *set;
         int64_t     dim, depth, heads, hidden, grid;
     } rows[] = {
-        {"student.arch=vit_small", 384, 12, 6, 1536, 16},  {"student.arch=vit_base", 768, 12, 12, 3072, 16},
-        {"student.arch=vit_large", 1024, 24, 16, 4096, 16}, {"student.arch=vit_giant2", 1536, 40, 24, 6144, 16},
-        {"student.ffn_layer=swiglu", 1536, 40, 24, 4096, 16}, {"student.ffn_layer=swiglufused", 1536, 40, 24, 4096, 16},
+        {"student.arch=vit_small", 384, 12, 6, 1536, 16},        {"student.arch=vit_base", 768, 12, 12, 3072, 16},
+        {"student.arch=vit_large", 1024, 24, 16, 4096, 16},      {"student.arch=vit_giant2", 1536, 40, 24, 6144, 16},
+        {"student.ffn_layer=swiglu", 1536, 40, 24, 4096, 16},    {"student.ffn_layer=swiglufused", 1536, 40, 24, 4096, 16},
         {"crops.global_crops_size=518", 1536, 40, 24, 4096, 37},
     };
     dinov_config c;
@@ -239,7 +260,8 @@ static void models_have_upstreams_numbers(void **state)
     assert_int_equal(dinov_config_model(&c, &m, &err), DINOV_OK);
     assert_true(m.dim == 192 && m.depth == 12 && m.heads == 3 && m.hidden == 512 && !m.layerscale);
     /* Cases that only the whole shows. */
-    static const char *const bad[] = {"crops.local_crops_size=100", "optim.warmup_epochs=200", "train.OFFICIAL_EPOCH_LENGTH=2147483647", "student.num_heads=7"};
+    static const char *const bad[] = {"crops.local_crops_size=100", "optim.warmup_epochs=200",
+                                      "train.OFFICIAL_EPOCH_LENGTH=2147483647", "student.num_heads=7"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         dinov_config b = c;
         assert_int_equal(dinov_config_set(&b, bad[i], NULL, NULL, &err), DINOV_OK);
@@ -265,7 +287,14 @@ static void command_lines(void **state)
     /* Paths as the shell left them; quotes as YAML has them. */
     static const struct {
         const char *set, *is;
-    } paths[] = {{"a b # c: d", "a b # c: d"}, {"'a b'", "a b"}, {"\"a \\\"b\\\"\"", "a \"b\""}, {"null", ""}, {"~", ""}, {"'~'", "~"}, {"~/x", "~/x"}, {"a=b", "a=b"}};
+    } paths[] = {{"a b # c: d", "a b # c: d"},
+                 {"'a b'", "a b"},
+                 {"\"a \\\"b\\\"\"", "a \"b\""},
+                 {"null", ""},
+                 {"~", ""},
+                 {"'~'", "~"},
+                 {"~/x", "~/x"},
+                 {"a=b", "a=b"}};
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
         char set[64];
         snprintf(set, sizeof set, "evaluation.knn_train=%s", paths[i].set);
@@ -286,7 +315,8 @@ static void command_lines(void **state)
                {"optim.epochs= 3", "CFG-VALUE", "found \" 3\""}};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         assert_int_equal(dinov_config_set(&c, bad[i].set, NULL, NULL, &err), DINOV_ERR_CONFIG);
-        if (strcmp(err.code, bad[i].code) != 0 || !strstr(err.msg, bad[i].says)) fail_msg("%s [%s] for %s", err.msg, err.code, bad[i].set);
+        if (strcmp(err.code, bad[i].code) != 0 || !strstr(err.msg, bad[i].says))
+            fail_msg("%s [%s] for %s", err.msg, err.code, bad[i].set);
     }
     assert_int_equal(dinov_config_set(&c, "optim", NULL, NULL, &err), DINOV_ERR_CONFIG);
     assert_string_equal(err.code, "CFG-KEY");
