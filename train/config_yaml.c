@@ -14,7 +14,7 @@
 /* static const struct preset { const char *name, *yaml; } presets[]: made from configs/ when building. */
 #include "train/presets.inc"
 
-/* Upstream's longest file has 3 KB. Some of what libyaml does takes the square of the size: %TAG lines are compared with each other. */
+/* Upstream's longest file has 3 KB. libyaml compares %TAG lines with each other, which takes the square of the size. */
 enum { MOST_BYTES = 1 << 16, NAME = 256, DEPTH = 8, SEEN = 512 };
 
 struct reader {
@@ -339,6 +339,13 @@ dinov_status dinov_config_set(dinov_config *config, const char *assignment, dino
     }
     bool null = strcmp(text, "null") == 0 || strcmp(text, "~") == 0;
     return set(&r, name, null ? "" : text, *text == '[' ? LIST : ONE, r.name);
+}
+
+dinov_status dinov_config_put(dinov_config *config, const char *key, const char *text, const char *where, dinov_error *err)
+{
+    const struct row *row = find(key);
+    DINOV_ASSERT(row);
+    return dinov_config_set_row(config, row, text, where, err);
 }
 
 dinov_status dinov_config_load(dinov_config *config, const char *path, dinov_config_note note, void *arg, dinov_error *err)

@@ -65,11 +65,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     dinov_config a, b, defaults;
     dinov_error  err  = {0};
-    dinov_text   text = {0}, diff = {0};
+    dinov_text   text = {0};
 
     dinov_config_default(&defaults);
     a = b = defaults;
-    if (size > 0 && data[0] == '=') assign(&a, (const char *)data + 1, size - 1);
+    if (size > 0 && data[0] == '=')
+        assign(&a, (const char *)data + 1, size - 1);
     else if (dinov_config_read(&a, data, size, "fuzz", note, NULL, &err) != DINOV_OK) {
         refused(&defaults, &a, &err);
         return 0;
@@ -77,8 +78,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     use(&a);
     dinov_config_print(&a, &text);
     DINOV_ASSERT(!text.failed && dinov_config_read(&b, text.data, text.size, "fuzz", NULL, NULL, &err) == DINOV_OK);
-    DINOV_ASSERT(memcmp(&a, &b, sizeof a) == 0 && !dinov_config_diff(&a, &b, true, &diff));
+    DINOV_ASSERT(memcmp(&a, &b, sizeof a) == 0);
     dinov_text_clear(&text);
-    dinov_text_clear(&diff);
     return 0;
 }

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "base/alloc.h"
 #include "train/config.h"
 
 static char notes[4096];
@@ -352,6 +353,66 @@ static void length_is_bounded(void **state)
     assert_non_null(strstr(err.msg, "file.yaml: expected at most 64 KiB, found 65537 bytes"));
 }
 
+/* Texts that options hold: taken as they are, and only those that a printed configuration gives back. */
+static void texts_are_put_as_they_are(void **state)
+{
+    (void)state;
+    static const char *const good[] = {"null", "[a]", "'a", "a: b # c", "caf\xc3\xa9", "\"\\"};
+    static const char *const bad[]  = {"a\nb", "a\xff", "a\xe2\x80\xae"};
+    dinov_config             a, b;
+    dinov_error              err;
+    dinov_config_default(&a);
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        dinov_text text = {0};
+        assert_int_equal(dinov_config_put(&a, "train.dataset_path", good[i], "DATA", &err), DINOV_OK);
+        assert_string_equal(a.train.dataset_path, good[i]);
+        dinov_config_print(&a, &text);
+        dinov_config_default(&b);
+        if (read(&b, text.data, &err) != DINOV_OK) fail_msg("%s", err.msg);
+        assert_memory_equal(&a, &b, sizeof a);
+        dinov_text_clear(&text);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_int_equal(dinov_config_put(&a, "train.dataset_path", bad[i], "DATA", &err), DINOV_ERR_CONFIG);
+        assert_string_equal(err.code, "CFG-VALUE");
+        assert_true(strstr(err.msg, "DATA: train.dataset_path: expected less than 1,024 bytes of printable text") == err.msg);
+        assert_memory_equal(&a, &b, sizeof a);
+    }
+}
+
+/* Wherever memory runs out: a status, or a text that says it failed; never a difference that is not seen. */
+static void memory_runs_out(void **state)
+{
+    (void)state;
+    dinov_config a, b, before;
+    dinov_error  err;
+    dinov_config_default(&a);
+    b              = a;
+    b.optim.epochs = 7;
+    before         = a;
+    long last      = 0;
+    for (long n = 1; last == 0; n++) {
+        dinov_text text = {0}, diff = {0}, page = {0};
+        dinov_alloc_fail_at(n, 1);
+        dinov_status status = dinov_config_load(&a, "tiny-cpu", NULL, NULL, &err);
+        dinov_config_print(&a, &text);
+        bool differs = dinov_config_diff(&before, &b, true, &diff);
+        dinov_config_document(&page);
+        dinov_alloc_fail_at(0, 0);
+        if (status != DINOV_OK) {
+            assert_int_equal(status, DINOV_ERR_NOMEM);
+            assert_memory_equal(&a, &before, sizeof a);
+        }
+        assert_true(text.failed || strstr(text.data, "knn_test: "));
+        assert_true(diff.failed || differs);
+        assert_true(page.failed || strstr(page.data, "`MODEL.WEIGHTS`"));
+        if (status == DINOV_OK && !text.failed && !diff.failed && !page.failed) last = n;
+        dinov_text_clear(&text), dinov_text_clear(&diff), dinov_text_clear(&page);
+        a = before;
+    }
+    assert_true(last > 10);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -364,6 +425,8 @@ int main(void)
         cmocka_unit_test(models_have_upstreams_numbers),
         cmocka_unit_test(command_lines),
         cmocka_unit_test(length_is_bounded),
+        cmocka_unit_test(texts_are_put_as_they_are),
+        cmocka_unit_test(memory_runs_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
