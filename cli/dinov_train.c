@@ -95,8 +95,8 @@ static dinov_status read_settings(struct watch *w, dinov_config *config, int *ar
         else
             DINOV_TRY(dinov_config_set(config, argv[i], on_note, w, err));
     *argc = paths;
-    if (output) snprintf(config->train.output_dir, sizeof config->train.output_dir, "%s", output);
-    return DINOV_OK;
+    /* Under the bounds of the table: what could not be read back from config.yaml could not go on after a stop. */
+    return output ? dinov_config_put(config, "train.output_dir", output, "-o", err) : DINOV_OK;
 }
 
 /* The data on the command line, or the configuration's, whose paths are separated by ':'. */
@@ -112,14 +112,12 @@ static dinov_status choose_data(dinov_config *config, int argc, char **argv, con
                 return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-DATA",
                                   "expected at most %" PRId64 " paths of data; name a folder, or a list by @FILE", most);
             paths[(*count)++] = argv[i];
-            int n = snprintf(config->train.dataset_path + used, sizeof config->train.dataset_path - used, "%s%s", i ? ":" : "",
-                             argv[i]);
-            used += (size_t)n;
-            if (used >= sizeof config->train.dataset_path)
+            used += (size_t)snprintf(text + used, sizeof text - used, "%s%s", i ? ":" : "", argv[i]);
+            if (used >= sizeof text)
                 return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-DATA",
                                   "the paths of data are too long together; name a folder, or a list by @FILE");
         }
-        return DINOV_OK;
+        return dinov_config_put(config, "train.dataset_path", text, "DATA", err);
     }
     DINOV_TRY(dinov_config_check_data(config, err));
     snprintf(text, sizeof text, "%s", config->train.dataset_path);
