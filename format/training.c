@@ -296,7 +296,7 @@ dinov_status dinov_training_newest(dinov_training **out, const char *run, const 
     }
     dinov_free(steps);
     if (is_damage(status))
-        return dinov_fail(err, DINOV_ERR_CORRUPT, "RUN-DAMAGED", "%s: all of its %zu checkpoints are damaged, the newest because: %.600s [%s]",
+        return dinov_fail(err, DINOV_ERR_CORRUPT, "RUN-BROKEN", "%s: all of its %zu checkpoints are damaged, the newest because: %.600s [%s]",
                           dinov_escape(where, sizeof where, run, strlen(run)), count, newest.msg, newest.code);
     if (status != DINOV_OK && err) *err = why;
     return status;
