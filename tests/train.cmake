@@ -24,3 +24,4 @@ if(NOT DINOV_SANITIZE)
     # Distributions are the same in every build.
     dinov_python(train_draws full train/draws.py $<TARGET_FILE:train_probe>)
 endif()
+dinov_python(train_cli "quick;threads" cli/train.py $<TARGET_FILE_DIR:dinov-train>)

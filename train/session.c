@@ -135,15 +135,26 @@ static dinov_status same_run(dinov_session *s, const struct start *start, dinov_
 /* The model's numbers: of the checkpoint, of the weights to start from, or of the configuration. */
 static dinov_status choose_model(dinov_session *s, const struct start *start, dinov_error *err)
 {
-    DINOV_TRY(dinov_config_model(&s->config, &s->model, err));
-    if (start->from)
-        s->model = dinov_checkpoint_weights(dinov_training_backbone(start->from))->model;
-    else if (s->options.init)
-        s->model = s->options.init->model;
-    if (s->model.patch != s->config.student.patch_size)
-        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-VALUE",
-                          "student.patch_size: expected that of the weights to start from, %lld, found %lld",
-                          (long long)s->model.patch, (long long)s->config.student.patch_size);
+    dinov_model asked;
+    DINOV_TRY(dinov_config_model(&s->config, &asked, err));
+    s->model = start->from       ? dinov_checkpoint_weights(dinov_training_backbone(start->from))->model
+               : s->options.init ? s->options.init->model
+                                 : asked;
+    /* Weights bring their grid, interpolation rule and LayerScale; what the model is has to be what was asked for. */
+    const struct {
+        const char *key;
+        int64_t     asked, found;
+    } rows[] = {{"student.patch_size", asked.patch, s->model.patch},
+                {"student.embed_dim", asked.dim, s->model.dim},
+                {"student.depth", asked.depth, s->model.depth},
+                {"student.num_heads", asked.heads, s->model.heads},
+                {"student.ffn_layer (1 mlp, 2 swiglu)", asked.ffn, s->model.ffn},
+                {"student.num_register_tokens", asked.registers, s->model.registers}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        if (rows[i].asked != rows[i].found)
+            return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-VALUE",
+                              "%s: the weights to start from have %lld, the configuration (student.arch %s) asks for %lld", rows[i].key,
+                              (long long)rows[i].found, s->config.student.arch, (long long)rows[i].asked);
     return DINOV_OK;
 }
 
