@@ -36,7 +36,8 @@ bool dinov_folder_has(int fd, const char *name, bool folder);
 dinov_status dinov_folder_sync(const char *path, dinov_error *err);
 /* As dinov_map_open and dinov_file_read; `where` stands for the path in messages. */
 dinov_status dinov_map_open_in(dinov_map *out, int fd, const char *name, const char *where, dinov_error *err);
-dinov_status dinov_file_read_in(void **out, size_t *size, int fd, const char *name, size_t limit, const char *where, dinov_error *err);
+dinov_status dinov_file_read_in(void **out, size_t *size, int fd, const char *name, size_t limit, const char *where,
+                                dinov_error *err);
 
 /* ---- Writing ---- */
 

@@ -21,8 +21,9 @@ static dinov_status check_end(const dinov_container *c, size_t size, dinov_error
 {
     uint64_t want = 0;
     if (dinov_ck_add(c->data_at, c->table.bytes, &want) && want == size) return DINOV_OK;
-    return dinov_fail(err, DINOV_ERR_CORRUPT, want < size ? "CK-TRAILING" : "CK-TRUNCATED", "%s: expected %llu bytes, found %zu: %s",
-                      c->name, (unsigned long long)want, size, want < size ? "something was appended" : "the file was cut short");
+    return dinov_fail(err, DINOV_ERR_CORRUPT, want < size ? "CK-TRAILING" : "CK-TRUNCATED",
+                      "%s: expected %llu bytes, found %zu: %s", c->name, (unsigned long long)want, size,
+                      want < size ? "something was appended" : "the file was cut short");
 }
 
 static dinov_status check_digest_count(const dinov_container *c, dinov_error *err)
@@ -60,8 +61,8 @@ static dinov_status set_views(dinov_container *c, dinov_error *err)
     return DINOV_OK;
 }
 
-static dinov_status read_header(dinov_container *c, const uint8_t *header, uint64_t length, size_t size, dinov_container_reader read,
-                                void *arg, dinov_error *err)
+static dinov_status read_header(dinov_container *c, const uint8_t *header, uint64_t length, size_t size,
+                                dinov_container_reader read, void *arg, dinov_error *err)
 {
     dinov_cursor at = dinov_cursor_make(header, length);
 
@@ -99,14 +100,14 @@ void dinov_container_close(dinov_container *c)
     *c = (dinov_container){0};
 }
 
-static dinov_status damaged(const dinov_container *c, const dinov_block *block, const dinov_digest *found, const dinov_digest *stated,
-                            dinov_error *err)
+static dinov_status damaged(const dinov_container *c, const dinov_block *block, const dinov_digest *found,
+                            const dinov_digest *stated, dinov_error *err)
 {
     uint64_t at = c->data_at + (uint64_t)(block->data - c->data);
     return dinov_fail(err, DINOV_ERR_CORRUPT, "CK-DIGEST",
-                      "%s: tensor %s is damaged between bytes %llu and %llu of the file: their digest is %.32s, expected %.32s", c->name,
-                      c->table.tensors[block->tensor].name, (unsigned long long)at, (unsigned long long)(at + block->size), found->hex,
-                      stated->hex);
+                      "%s: tensor %s is damaged between bytes %llu and %llu of the file: their digest is %.32s, expected %.32s",
+                      c->name, c->table.tensors[block->tensor].name, (unsigned long long)at, (unsigned long long)(at + block->size),
+                      found->hex, stated->hex);
 }
 
 dinov_status dinov_container_verify(const dinov_container *c, int threads, dinov_error *err)
@@ -130,7 +131,8 @@ dinov_status dinov_container_verify(const dinov_container *c, int threads, dinov
     dinov_blocks_digest(found, blocks, block_count, pool);
     DINOV_ASSERT(block_count == c->digest_count); /* checked when it was opened */
     for (size_t i = 0; i < block_count && status == DINOV_OK; i++)
-        if (memcmp(&found[i], &c->digests[i], sizeof found[i]) != 0) status = damaged(c, &blocks[i], &found[i], &c->digests[i], err);
+        if (memcmp(&found[i], &c->digests[i], sizeof found[i]) != 0)
+            status = damaged(c, &blocks[i], &found[i], &c->digests[i], err);
 fail:
     dinov_pool_free(&pool);
     dinov_free(found);
@@ -141,9 +143,11 @@ fail:
 
 /* ---- Writing ---- */
 
-dinov_status dinov_making_sort(dinov_making *m, const dinov_named_tensor *tensors, size_t count, const char *where, dinov_error *err)
+dinov_status dinov_making_sort(dinov_making *m, const dinov_named_tensor *tensors, size_t count, const char *where,
+                               dinov_error *err)
 {
-    *m = (dinov_making){.tensors = dinov_alloc(count, sizeof *m->tensors), .spans = dinov_alloc(count, sizeof *m->spans), .count = count};
+    *m = (dinov_making){
+        .tensors = dinov_alloc(count, sizeof *m->tensors), .spans = dinov_alloc(count, sizeof *m->spans), .count = count};
     if (!m->tensors || !m->spans) return dinov_fail_nomem(err, where, "the list of tensors");
     for (size_t i = 0; i < count; i++) m->tensors[i] = &tensors[i];
     DINOV_TRY(dinov_table_sort(m->tensors, count, where, err));
@@ -174,8 +178,8 @@ fail:
     return status;
 }
 
-dinov_status dinov_making_write(const dinov_making *m, const dinov_text *json, const char *path, int overwrite, dinov_digest *digest,
-                                const dinov_json *at, dinov_error *err)
+dinov_status dinov_making_write(const dinov_making *m, const dinov_text *json, const char *path, int overwrite,
+                                dinov_digest *digest, const dinov_json *at, dinov_error *err)
 {
     dinov_status status;
     dinov_text   header = {0};

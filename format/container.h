@@ -12,10 +12,10 @@
 #include "format/table.h"
 
 typedef struct dinov_container {
-    char           name[DINOV_ESCAPED]; /* the path, for messages */
-    dinov_map      map;                 /* empty when opened from memory */
-    const uint8_t *data;                /* the tensor data in the file */
-    uint64_t       data_at;             /* its offset in the file */
+    char           name[DINOV_ESCAPED];          /* the path, for messages */
+    dinov_map      map;                          /* empty when opened from memory */
+    const uint8_t *data;                         /* the tensor data in the file */
+    uint64_t       data_at;                      /* its offset in the file */
     char           digest[DINOV_CK_DIGEST_SIZE]; /* of the header, and through it of every byte */
 
     dinov_text          json; /* the document */

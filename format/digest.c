@@ -10,8 +10,8 @@ _Static_assert(sizeof(dinov_digest) == DINOV_XXH_HEX, "a digest is the hex of on
 
 uint64_t dinov_block_count(uint64_t bytes) { return bytes / DINOV_CK_BLOCK + (bytes % DINOV_CK_BLOCK != 0); }
 
-dinov_status dinov_blocks_cut(dinov_block **out, size_t *count, const dinov_span *tensors, size_t tensor_count,
-                              const char *where, dinov_error *err)
+dinov_status dinov_blocks_cut(dinov_block **out, size_t *count, const dinov_span *tensors, size_t tensor_count, const char *where,
+                              dinov_error *err)
 {
     size_t total = 0, next = 0;
     for (size_t i = 0; i < tensor_count; i++) total += dinov_block_count(tensors[i].size);

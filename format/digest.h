@@ -29,8 +29,8 @@ typedef struct dinov_span {
 uint64_t dinov_block_count(uint64_t bytes);
 
 /* Cuts tensors into blocks, in order. *out is owned by the caller (dinov_free). ERR_NOMEM. */
-dinov_status dinov_blocks_cut(dinov_block **out, size_t *count, const dinov_span *tensors, size_t tensor_count,
-                              const char *where, dinov_error *err);
+dinov_status dinov_blocks_cut(dinov_block **out, size_t *count, const dinov_span *tensors, size_t tensor_count, const char *where,
+                              dinov_error *err);
 
 /* out[i] becomes the digest of blocks[i]. */
 void dinov_blocks_digest(dinov_digest *out, const dinov_block *blocks, size_t count, dinov_pool *pool);

@@ -66,14 +66,20 @@ dinov_status dinov_json_limits(const char *json, size_t size, const dinov_json *
             if (++i == size || (json[i] != '"' && json[i] != '\\'))
                 return dinov_fail(err, DINOV_ERR_CORRUPT, "CK-DOCUMENT", "%s: %s, byte %zu: an escape other than \\\" and \\\\",
                                   at->where, at->what, i);
-        } else if (byte == '"') in_string = !in_string;
-        else if (in_string) continue;
-        else if (byte == ',') values++;
-        else if (byte == '[' || byte == '{') values++, depth++;
-        else if ((byte == ']' || byte == '}') && depth > 0) depth--;
+        } else if (byte == '"')
+            in_string = !in_string;
+        else if (in_string)
+            continue;
+        else if (byte == ',')
+            values++;
+        else if (byte == '[' || byte == '{')
+            values++, depth++;
+        else if ((byte == ']' || byte == '}') && depth > 0)
+            depth--;
         if (values > DINOV_CK_MAX_VALUES || depth > DINOV_CK_MAX_DEPTH)
-            return dinov_fail(err, DINOV_ERR_LIMIT, "CK-DOCUMENT-LARGE", "%s: %s: expected at most %d values nested at most %d deep",
-                              at->where, at->what, DINOV_CK_MAX_VALUES, DINOV_CK_MAX_DEPTH);
+            return dinov_fail(err, DINOV_ERR_LIMIT, "CK-DOCUMENT-LARGE",
+                              "%s: %s: expected at most %d values nested at most %d deep", at->where, at->what, DINOV_CK_MAX_VALUES,
+                              DINOV_CK_MAX_DEPTH);
     }
     return DINOV_OK;
 }
@@ -121,8 +127,8 @@ dinov_status dinov_json_version(json_t *root, bool *exact, const dinov_json *at,
         return dinov_fail(err, DINOV_ERR_VERSION, "CK-NEWER",
                           "%s: a sound file of format version %lld; this program reads up to %d: use a newer dinov", at->where,
                           (long long)read, DINOV_CK_READ_VERSION);
-    if (json_unpack_ex(root, &e, 0, "{s:{s:I,s:I,s:o,s:o,s:o!},s:s}", "version", "read", &read, "write", &write,
-                       "safe_to_ignore", &ignore, "safe_to_read", &safe, "must_understand", &must, "kind", &kind) != 0)
+    if (json_unpack_ex(root, &e, 0, "{s:{s:I,s:I,s:o,s:o,s:o!},s:s}", "version", "read", &read, "write", &write, "safe_to_ignore",
+                       &ignore, "safe_to_read", &safe, "must_understand", &must, "kind", &kind) != 0)
         return dinov_json_failed(at, &e, err);
     DINOV_TRY(check_features(ignore, at, err));
     DINOV_TRY(check_features(safe, at, err));
@@ -148,12 +154,14 @@ static bool contains(const json_t *theirs, json_t *ours)
     json_t     *value;
     if (json_is_array(ours)) {
         bool same = json_is_array(theirs) && json_array_size(theirs) == json_array_size(ours);
-        for (size_t i = 0; same && i < json_array_size(ours); i++) same = contains(json_array_get(theirs, i), json_array_get(ours, i));
+        for (size_t i = 0; same && i < json_array_size(ours); i++)
+            same = contains(json_array_get(theirs, i), json_array_get(ours, i));
         return same;
     }
     if (!json_is_object(ours)) return json_equal(theirs, ours);
     if (!json_is_object(theirs)) return false;
-    json_object_foreach(ours, key, value) {
+    json_object_foreach(ours, key, value)
+    {
         const json_t *other = json_object_get(theirs, key);
         if (!other || !contains(other, value)) return false;
     }

@@ -9,21 +9,24 @@
 
 /* The digest comes first, so that it is found without a parser. */
 #define PREFIX "{\"dinov_training\":\"xxh3-128:"
-#define KIND   "training"
+#define KIND "training"
 #define DIGEST "xxh3-128:"
 
 enum { DIGEST_AT = sizeof PREFIX - 1, MOST_TEXT = 4096 };
 
 const char *dinov_manifest_file_name(char out[DINOV_MANIFEST_NAME], size_t index)
 {
-    if (index == 0) snprintf(out, DINOV_MANIFEST_NAME, "%s", DINOV_BACKBONE_FILE);
-    else snprintf(out, DINOV_MANIFEST_NAME, "state-%05zu.safetensors", index - 1);
+    if (index == 0)
+        snprintf(out, DINOV_MANIFEST_NAME, "%s", DINOV_BACKBONE_FILE);
+    else
+        snprintf(out, DINOV_MANIFEST_NAME, "state-%05zu.safetensors", index - 1);
     return out;
 }
 
 static bool legal_numbers(const dinov_manifest *m)
 {
-    return m->iteration >= 0 && m->iteration <= DINOV_STATE_MAX_ITERATION && m->adam_step >= 0 && m->samples >= 0 && m->bad_steps >= 0;
+    return m->iteration >= 0 && m->iteration <= DINOV_STATE_MAX_ITERATION && m->adam_step >= 0 && m->samples >= 0 &&
+           m->bad_steps >= 0;
 }
 
 static bool legal_text(const char *text)
@@ -49,10 +52,11 @@ dinov_status dinov_manifest_check(const dinov_manifest *m, const char *where, di
     if (legal_numbers(m) && legal_text(m->isa) && legal_text(m->teacher) && legal_text(m->teacher_id) &&
         legal_lines(m->config, strlen(m->config)))
         return DINOV_OK;
-    return dinov_fail(err, DINOV_ERR_CONFIG, "MAN-TEXT",
-                      "%s: what a manifest holds: expected printable text of at most %d bytes for the instruction set, the teacher's "
-                      "path and its id, whole printable lines for the configuration, and up to %d steps",
-                      where, MOST_TEXT, DINOV_STATE_MAX_ITERATION);
+    return dinov_fail(
+        err, DINOV_ERR_CONFIG, "MAN-TEXT",
+        "%s: what a manifest holds: expected printable text of at most %d bytes for the instruction set, the teacher's "
+        "path and its id, whole printable lines for the configuration, and up to %d steps",
+        where, MOST_TEXT, DINOV_STATE_MAX_ITERATION);
 }
 
 /* ---- Building ---- */
@@ -141,8 +145,8 @@ static dinov_status check_digest(const char *bytes, size_t size, const char *whe
     dinov_xxh128_hex(hex, copy, size);
     dinov_free(copy);
     if (memcmp(hex, bytes + DIGEST_AT, sizeof hex) == 0) return DINOV_OK;
-    return dinov_fail(err, DINOV_ERR_CORRUPT, "MAN-DIGEST", "%s: the manifest is damaged: its digest is %.32s, the file says %s", where, hex,
-                      dinov_escape(found, sizeof found, bytes + DIGEST_AT, sizeof hex));
+    return dinov_fail(err, DINOV_ERR_CORRUPT, "MAN-DIGEST", "%s: the manifest is damaged: its digest is %.32s, the file says %s",
+                      where, hex, dinov_escape(found, sizeof found, bytes + DIGEST_AT, sizeof hex));
 }
 
 static dinov_status parse_config(json_t *lines, struct storage *s, const dinov_json *at, dinov_error *err)
@@ -164,13 +168,15 @@ static dinov_status parse_files(json_t *files, struct storage *s, size_t *count,
     json_error_t e;
 
     *count = json_array_size(files); /* 0 for what is no array */
-    if (*count < 2 || *count > DINOV_MANIFEST_FILES) return dinov_json_bad(at, "files is no list of a backbone and parts of a state", err);
+    if (*count < 2 || *count > DINOV_MANIFEST_FILES)
+        return dinov_json_bad(at, "files is no list of a backbone and parts of a state", err);
     s->files = dinov_calloc(*count, sizeof *s->files);
     if (!s->files) return dinov_fail_nomem(err, at->where, "its files");
     for (size_t i = 0; i < *count; i++) {
         const char *name, *header;
         json_int_t  bytes;
-        if (json_unpack_ex(json_array_get(files, i), &e, 0, "{s:s,s:I,s:s}", "name", &name, "bytes", &bytes, "header", &header) != 0)
+        if (json_unpack_ex(json_array_get(files, i), &e, 0, "{s:s,s:I,s:s}", "name", &name, "bytes", &bytes, "header", &header) !=
+            0)
             return dinov_json_failed(at, &e, err);
         if (strcmp(name, dinov_manifest_file_name(expected, i)) != 0)
             return dinov_json_bad(at, "files are not named backbone.safetensors, state-00000.safetensors and so on", err);
@@ -191,24 +197,33 @@ static dinov_status parse(dinov_manifest *m, json_t *root, struct storage *s, bo
     json_t      *config, *files;
 
     DINOV_TRY(dinov_json_version(root, exact, at, err));
-    if (json_unpack_ex(root, &e, 0, "{s:I,s:I,s:I,s:I,s:s,s:s,s:s,s:o,s:o}", "iteration", &iteration, "adam_step", &adam_step, "samples",
-                       &samples, "bad_steps", &bad_steps, "isa", &isa, "teacher", &teacher, "teacher_id", &teacher_id, "config", &config,
-                       "files", &files) != 0)
+    if (json_unpack_ex(root, &e, 0, "{s:I,s:I,s:I,s:I,s:s,s:s,s:s,s:o,s:o}", "iteration", &iteration, "adam_step", &adam_step,
+                       "samples", &samples, "bad_steps", &bad_steps, "isa", &isa, "teacher", &teacher, "teacher_id", &teacher_id,
+                       "config", &config, "files", &files) != 0)
         return dinov_json_failed(at, &e, err);
     dinov_text_puts(&s->isa, isa);
     dinov_text_puts(&s->teacher, teacher);
     dinov_text_puts(&s->teacher_id, teacher_id);
     DINOV_TRY(parse_config(config, s, at, err));
-    if (s->isa.failed || s->teacher.failed || s->teacher_id.failed || s->config.failed) return dinov_fail_nomem(err, at->where, at->what);
-    *m = (dinov_manifest){.iteration = iteration, .adam_step = adam_step, .samples = samples, .bad_steps = bad_steps, .isa = s->isa.data,
-                          .teacher = s->teacher.data, .teacher_id = s->teacher_id.data, .config = s->config.data};
+    if (s->isa.failed || s->teacher.failed || s->teacher_id.failed || s->config.failed)
+        return dinov_fail_nomem(err, at->where, at->what);
+    *m = (dinov_manifest){.iteration  = iteration,
+                          .adam_step  = adam_step,
+                          .samples    = samples,
+                          .bad_steps  = bad_steps,
+                          .isa        = s->isa.data,
+                          .teacher    = s->teacher.data,
+                          .teacher_id = s->teacher_id.data,
+                          .config     = s->config.data};
     DINOV_TRY(parse_files(files, s, &m->file_count, at, err));
     m->files = s->files;
-    if (dinov_manifest_check(m, at->where, NULL) != DINOV_OK) return dinov_json_bad(at, "a number is out of range, or a text not printable", err);
+    if (dinov_manifest_check(m, at->where, NULL) != DINOV_OK)
+        return dinov_json_bad(at, "a number is out of range, or a text not printable", err);
     return DINOV_OK;
 }
 
-dinov_status dinov_manifest_parse(dinov_manifest *out, void **storage, const void *data, size_t size, const char *where, dinov_error *err)
+dinov_status dinov_manifest_parse(dinov_manifest *out, void **storage, const void *data, size_t size, const char *where,
+                                  dinov_error *err)
 {
     const dinov_json at    = {where, "the manifest", KIND};
     const char      *bytes = data;

@@ -8,7 +8,7 @@
 
 #include "format/state.h"
 
-#define DINOV_MANIFEST      "manifest.json"
+#define DINOV_MANIFEST "manifest.json"
 #define DINOV_BACKBONE_FILE "backbone.safetensors"
 
 enum { DINOV_MANIFEST_BYTES = 4 << 20, DINOV_MANIFEST_NAME = 48, DINOV_MANIFEST_FILES = 1 + DINOV_STATE_MAX_PARTS };

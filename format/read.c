@@ -49,8 +49,7 @@ dinov_status dinov_checkpoint_open(dinov_checkpoint **out, const char *path, din
     return open_bytes(out, map.data, map.size, map, path, err);
 }
 
-dinov_status dinov_checkpoint_open_memory(dinov_checkpoint **out, const void *data, size_t size, const char *name,
-                                          dinov_error *err)
+dinov_status dinov_checkpoint_open_memory(dinov_checkpoint **out, const void *data, size_t size, const char *name, dinov_error *err)
 {
     return open_bytes(out, data, size, (dinov_map){0}, name, err);
 }

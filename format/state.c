@@ -66,7 +66,8 @@ fail:
     return status;
 }
 
-static dinov_status open_bytes(dinov_state_file **out, const void *data, size_t size, dinov_map map, const char *name, dinov_error *err)
+static dinov_status open_bytes(dinov_state_file **out, const void *data, size_t size, dinov_map map, const char *name,
+                               dinov_error *err)
 {
     dinov_state_file *s = dinov_calloc(1, sizeof *s);
     *out                = NULL;
@@ -126,7 +127,8 @@ fail:
     return status;
 }
 
-void dinov_state_share(const dinov_named_tensor *const *sorted, size_t total, int64_t part, int64_t parts, size_t *first, size_t *count)
+void dinov_state_share(const dinov_named_tensor *const *sorted, size_t total, int64_t part, int64_t parts, size_t *first,
+                       size_t *count)
 {
     uint64_t all = 0, at = 0, bytes = 0;
     for (size_t i = 0; i < total; i++) {

@@ -35,7 +35,8 @@ dinov_status dinov_state_write(const char *path, const dinov_state_info *info, c
 
 /* The tensors of part `part` of `parts`: runs of the list sorted by name, of about equal bytes, so that ranks agree without
  * talking. `sorted` by dinov_table_sort_names; *first and *count receive the run. */
-void dinov_state_share(const dinov_named_tensor *const *sorted, size_t total, int64_t part, int64_t parts, size_t *first, size_t *count);
+void dinov_state_share(const dinov_named_tensor *const *sorted, size_t total, int64_t part, int64_t parts, size_t *first,
+                       size_t *count);
 
 /* The canonical document of a file, for tests. */
 void dinov_state_document(dinov_text *text, const dinov_state_info *info, const dinov_digest *digests, size_t count);

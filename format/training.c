@@ -16,12 +16,12 @@
 enum { DIGITS = 9 };
 
 struct dinov_training {
-    char               path[DINOV_TRAINING_PATH];
-    char               where[DINOV_ESCAPED]; /* the path, for messages */
-    dinov_manifest     manifest;
-    void              *storage;
-    dinov_checkpoint  *backbone;
-    dinov_state_file **parts; /* [file_count - 1] */
+    char                path[DINOV_TRAINING_PATH];
+    char                where[DINOV_ESCAPED]; /* the path, for messages */
+    dinov_manifest      manifest;
+    void               *storage;
+    dinov_checkpoint   *backbone;
+    dinov_state_file  **parts; /* [file_count - 1] */
     dinov_named_tensor *state; /* of all parts, by name */
     size_t              count;
 };
@@ -37,7 +37,8 @@ static dinov_status read_manifest(dinov_training *t, int folder, dinov_error *er
     snprintf(where, sizeof where, "%s/" DINOV_MANIFEST, t->where);
     if (!dinov_folder_has(folder, DINOV_MANIFEST, false))
         return dinov_fail(err, DINOV_ERR_FORMAT, "MAN-NONE",
-                          "%s: not a training checkpoint, or one that was never finished: expected a file " DINOV_MANIFEST " in it", t->where);
+                          "%s: not a training checkpoint, or one that was never finished: expected a file " DINOV_MANIFEST " in it",
+                          t->where);
     dinov_status status = dinov_file_read_in(&bytes, &size, folder, DINOV_MANIFEST, DINOV_MANIFEST_BYTES, where, err);
     if (status == DINOV_ERR_LIMIT)
         return dinov_fail(err, status, "MAN-LARGE", "%s: expected a manifest of at most %d bytes", where, DINOV_MANIFEST_BYTES);
@@ -68,8 +69,8 @@ static dinov_status open_file(dinov_training *t, int folder, size_t index, dinov
     dinov_manifest_file_name(name, index);
     snprintf(where, sizeof where, "%s/%s", t->where, name);
     if (!dinov_folder_has(folder, name, false))
-        return dinov_fail(err, DINOV_ERR_CORRUPT, "MAN-FILE", "%s: expected a plain file, as the manifest says; it is missing or a link",
-                          where);
+        return dinov_fail(err, DINOV_ERR_CORRUPT, "MAN-FILE",
+                          "%s: expected a plain file, as the manifest says; it is missing or a link", where);
     DINOV_TRY(dinov_map_open_in(&map, folder, name, where, err));
     if (map.size != want->bytes) {
         dinov_status status = other_file(where, map.size < want->bytes ? "smaller" : "larger", err);
@@ -181,7 +182,8 @@ const dinov_named_tensor *dinov_training_state(const dinov_training *t, size_t *
 
 const dinov_tensor *dinov_training_find_tensor(const dinov_training *t, const char *name)
 {
-    const dinov_named_tensor key = {.name = name}, *hit = t->count ? bsearch(&key, t->state, t->count, sizeof *t->state, by_name) : NULL;
+    const dinov_named_tensor key  = {.name = name},
+                             *hit = t->count ? bsearch(&key, t->state, t->count, sizeof *t->state, by_name) : NULL;
     return hit ? &hit->tensor : NULL;
 }
 
@@ -254,13 +256,15 @@ static dinov_status open_folder(dinov_training **out, const char *path, const di
     return status;
 }
 
-static dinov_status open_step(dinov_training **out, const char *run, int64_t iteration, const dinov_find_options *o, dinov_error *err)
+static dinov_status open_step(dinov_training **out, const char *run, int64_t iteration, const dinov_find_options *o,
+                              dinov_error *err)
 {
     char path[DINOV_TRAINING_PATH], name[DINOV_STEP_NAME], where[DINOV_ESCAPED];
 
     *out = NULL;
     if ((size_t)snprintf(path, sizeof path, "%s/%s", run, dinov_step_name(name, iteration)) >= sizeof path)
-        return dinov_fail(err, DINOV_ERR_IO, "RUN-OPEN", "%s: the run's path is too long", dinov_escape(where, sizeof where, run, strlen(run)));
+        return dinov_fail(err, DINOV_ERR_IO, "RUN-OPEN", "%s: the run's path is too long",
+                          dinov_escape(where, sizeof where, run, strlen(run)));
     DINOV_TRY(open_folder(out, path, o, err));
     if ((*out)->manifest.iteration == iteration) return DINOV_OK;
     dinov_status status = other_file((*out)->where, "another step", err);
@@ -296,7 +300,8 @@ dinov_status dinov_training_newest(dinov_training **out, const char *run, const 
     }
     dinov_free(steps);
     if (is_damage(status))
-        return dinov_fail(err, DINOV_ERR_CORRUPT, "RUN-BROKEN", "%s: all of its %zu checkpoints are damaged, the newest because: %.600s [%s]",
+        return dinov_fail(err, DINOV_ERR_CORRUPT, "RUN-BROKEN",
+                          "%s: all of its %zu checkpoints are damaged, the newest because: %.600s [%s]",
                           dinov_escape(where, sizeof where, run, strlen(run)), count, newest.msg, newest.code);
     if (status != DINOV_OK && err) *err = why;
     return status;
@@ -326,8 +331,9 @@ static dinov_status no_step(const char *run, const char *where, dinov_error *err
     }
     if (count > SHOWN) dinov_text_puts(&list, " and older ones");
     dinov_free(steps);
-    dinov_status status = list.failed ? dinov_fail_nomem(err, where, "the list of checkpoints")
-                                      : dinov_fail(err, DINOV_ERR_IO, "RUN-STEP", "%s: no such checkpoint; the run has %s", where, list.data);
+    dinov_status status =
+        list.failed ? dinov_fail_nomem(err, where, "the list of checkpoints")
+                    : dinov_fail(err, DINOV_ERR_IO, "RUN-STEP", "%s: no such checkpoint; the run has %s", where, list.data);
     dinov_text_clear(&list);
     return status;
 }
@@ -351,7 +357,8 @@ dinov_status dinov_training_find(dinov_training **out, const char *which, const 
         return *out ? DINOV_OK : dinov_fail(err, DINOV_ERR_IO, "RUN-STEP", "%s: no checkpoint in this folder", where);
     }
     if (!split(which, run, sizeof run, &iteration) || dinov_folder_open(&folder, run, NULL) != DINOV_OK)
-        return dinov_fail(err, DINOV_ERR_IO, "RUN-STEP", "%s: expected a run's folder, RUN@STEP, or a step's folder; there is none", where);
+        return dinov_fail(err, DINOV_ERR_IO, "RUN-STEP", "%s: expected a run's folder, RUN@STEP, or a step's folder; there is none",
+                          where);
     bool there = committed(folder, dinov_step_name(name, iteration));
     close(folder);
     return there ? open_step(out, run, iteration, o, err) : no_step(run, where, err);

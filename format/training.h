@@ -55,7 +55,8 @@ typedef struct dinov_find_options {
 } dinov_find_options;
 
 /* The newest step of a run that is not damaged; damaged ones are named in a note and passed over. *out NULL: nothing has been
- * committed. ERR_CORRUPT (RUN-BROKEN) when all are damaged; other failures than damage are the caller's to know. `options` may be NULL. */
+ * committed. ERR_CORRUPT (RUN-BROKEN) when all are damaged; other failures than damage are the caller's to know. `options` may be
+ * NULL. */
 dinov_status dinov_training_newest(dinov_training **out, const char *run, const dinov_find_options *options, dinov_error *err);
 
 /* "RUN", "RUN@STEP" or a step's own folder. ERR_IO (RUN-STEP) when there is no such step. */

@@ -4,6 +4,7 @@ dinov_unit(params quick dinov_format)
 dinov_unit(format "quick;threads" dinov_format)
 dinov_unit(format_damage quick dinov_format)
 dinov_unit(format_faults quick dinov_format)
+dinov_unit(training quick dinov_format)
 
 dinov_test_program(ckpt_judge golden/ckpt_judge.c dinov_format)
 dinov_python(golden_vectors quick golden/vectors.py $<TARGET_FILE:ckpt_judge>)

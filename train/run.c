@@ -22,7 +22,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define CONFIG  "config.yaml"
+#define CONFIG "config.yaml"
 #define METRICS "metrics.jsonl"
 
 enum { TEMP_NAME = DINOV_STEP_NAME + 8, PATH = DINOV_TRAINING_PATH };
@@ -81,11 +81,10 @@ static void list_clear(struct list *l)
 static void list_add(struct list *l, const char *prefix, const char *name, size_t real_size, int rank, const int64_t *dim,
                      const void *data)
 {
+    dinov_named_tensor *t     = &l->tensors[l->count];
+    dinov_dtype         dtype = real_size == sizeof(float) ? DINOV_F32 : DINOV_F64;
     snprintf(l->names[l->count], sizeof *l->names, "%s%s", prefix, name);
-    dinov_named_tensor *t = &l->tensors[l->count];
-    *t                    = (dinov_named_tensor){
-                           .name   = l->names[l->count],
-                           .tensor = {.data = data, .dtype = real_size == sizeof(float) ? DINOV_F32 : DINOV_F64, .rank = rank}};
+    *t = (dinov_named_tensor){.name = l->names[l->count], .tensor = {.data = data, .dtype = dtype, .rank = rank}};
     memcpy(t->tensor.dim, dim, (size_t)rank * sizeof *dim);
     l->count++;
 }
@@ -147,8 +146,10 @@ static dinov_status fill(const struct list *want, const dinov_tensor *(*find)(co
         if (have->dtype != to->dtype && (exact || have->dtype != DINOV_F32))
             return bad_tensor(where, want->tensors[i].name, "has another dtype", err);
         dinov_tensor_bytes(to, &bytes);
-        if (have->dtype == to->dtype) memcpy((void *)(uintptr_t)to->data, have->data, bytes);
-        else dinov_to_real((void *)(uintptr_t)to->data, real_size, have->data, have->dtype, bytes / real_size);
+        if (have->dtype == to->dtype)
+            memcpy((void *)(uintptr_t)to->data, have->data, bytes);
+        else
+            dinov_to_real((void *)(uintptr_t)to->data, real_size, have->data, have->dtype, bytes / real_size);
     }
     return DINOV_OK;
 }
@@ -157,8 +158,8 @@ static const dinov_tensor *find_state(const void *from, const char *name) { retu
 
 static const dinov_tensor *find_backbone(const void *from, const char *name) { return dinov_weights_find(from, name); }
 
-static dinov_status load_backbone(const dinov_training *from, const dinov_paramset *set, size_t real_size, void *average, bool exact,
-                                  dinov_error *err)
+static dinov_status load_backbone(const dinov_training *from, const dinov_paramset *set, size_t real_size, void *average,
+                                  bool exact, dinov_error *err)
 {
     const dinov_weights *have = dinov_checkpoint_weights(dinov_training_backbone(from));
     struct list          want;
@@ -237,7 +238,10 @@ static size_t stem_of(const char *name)
     return (size_t)(end - name);
 }
 
-static bool is_named(const char *name, size_t size, const char *what) { return strlen(what) == size && memcmp(name, what, size) == 0; }
+static bool is_named(const char *name, size_t size, const char *what)
+{
+    return strlen(what) == size && memcmp(name, what, size) == 0;
+}
 
 /* The files a checkpoint is made of, finished or not. */
 static bool is_file_of_step(const char *name)
@@ -284,7 +288,8 @@ static void clean(int run)
         char        manifest[PATH];
         int64_t     iteration;
         size_t      stem = stem_of(name);
-        if (is_temporary_step(name)) remove_step(run, name);
+        if (is_temporary_step(name))
+            remove_step(run, name);
         else if (dinov_step_parse(name, &iteration) && join(manifest, sizeof manifest, name, DINOV_MANIFEST) &&
                  faccessat(run, manifest, F_OK, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT)
             remove_step(run, name);
@@ -319,7 +324,8 @@ static bool prove_whole(dinov_run *run, int64_t iteration)
     if (is_whole(run, iteration)) return true;
     if (!join(path, sizeof path, run->path, dinov_step_name(name, iteration)) || dinov_training_open(&t, path, NULL) != DINOV_OK)
         return false;
-    bool whole = dinov_training_manifest(t)->iteration == iteration && dinov_training_verify(t, run->save.threads, NULL) == DINOV_OK;
+    bool whole =
+        dinov_training_manifest(t)->iteration == iteration && dinov_training_verify(t, run->save.threads, NULL) == DINOV_OK;
     dinov_training_close(&t);
     if (whole) remember_whole(run, iteration);
     return whole;
@@ -335,7 +341,8 @@ static dinov_status prune(dinov_run *run, dinov_error *err)
     DINOV_TRY(dinov_steps_list(&steps, &count, run->path, err));
     for (size_t i = 0; i < count && (int64_t)count > keep; i++) {
         char name[DINOV_STEP_NAME];
-        if (kept < keep) kept += prove_whole(run, steps[i]);
+        if (kept < keep)
+            kept += prove_whole(run, steps[i]);
         else if (save->keep_every <= 0 || steps[i] % save->keep_every != 0)
             remove_step(run->folder, dinov_step_name(name, steps[i]));
     }
@@ -346,8 +353,8 @@ static dinov_status prune(dinov_run *run, dinov_error *err)
 /* ---- Writing ---- */
 
 /* The averaged backbone, with golden vectors of its own, as any converted model has them. */
-static dinov_status write_backbone(const struct save *save, const dinov_weights *weights, const char *path, dinov_manifest_file *file,
-                                   dinov_error *err)
+static dinov_status write_backbone(const struct save *save, const dinov_weights *weights, const char *path,
+                                   dinov_manifest_file *file, dinov_error *err)
 {
     char          origin[64];
     dinov_error   why;
@@ -358,10 +365,8 @@ static dinov_status write_backbone(const struct save *save, const dinov_weights 
 
     dinov_engine_options how        = {.threads = save->threads, .isa = floats ? save->isa : NULL};
     dinov_write_options  options    = {.threads = save->threads};
-    dinov_provenance     provenance = {.source_format = "training",
-                                       .converter     = "dinov-train " DINOV_VERSION_STRING,
-                                       .transforms    = "average",
-                                       .origin        = origin};
+    dinov_provenance     provenance = {
+            .source_format = "training", .converter = "dinov-train " DINOV_VERSION_STRING, .transforms = "average", .origin = origin};
     snprintf(origin, sizeof origin, "step %" PRId64, save->info.iteration);
     DINOV_TRY(dinov_engine_open_weights(&engine, weights, &how, err));
     dinov_status status = dinov_engine_make_proof(engine, &proof, cases, &why);
@@ -369,7 +374,8 @@ static dinov_status write_backbone(const struct save *save, const dinov_weights 
     /* A state is worth keeping also when the model of this moment computes nonsense. */
     if (status == DINOV_OK || status == DINOV_ERR_CORRUPT)
         status = dinov_checkpoint_make(path, weights, &provenance, &proof, &options, &file->header, err);
-    else if (err) *err = why;
+    else if (err)
+        *err = why;
     dinov_engine_free_proof(&proof);
     return status;
 }
@@ -390,8 +396,9 @@ static dinov_status make_backbone(const struct save *save, const char *path, din
     dinov_status status = list_new(&list, (size_t)set->count, err);
     if (status == DINOV_OK) {
         list_block(&list, "", set, sizeof(float), block, BACKBONE);
-        dinov_weights weights = {.model = save->model, .preprocess = save->preprocess, .tensors = list.tensors, .count = list.count};
-        status                = write_backbone(save, &weights, path, file, err);
+        dinov_weights weights = {
+            .model = save->model, .preprocess = save->preprocess, .tensors = list.tensors, .count = list.count};
+        status = write_backbone(save, &weights, path, file, err);
         list_clear(&list);
     }
     dinov_free(floats);
@@ -547,9 +554,9 @@ static void *copy_block(char **to, const void *block, size_t size)
 
 static void copy_state(struct save *save, const dinov_train_state *s)
 {
-    char  *to    = save->memory;
-    size_t block = (size_t)s->set->total * s->real_size;
-    save->state  = *s;
+    char  *to           = save->memory;
+    size_t block        = (size_t)s->set->total * s->real_size;
+    save->state         = *s;
     save->state.student = copy_block(&to, s->student, block);
     save->state.average = copy_block(&to, s->average, block);
     save->state.m       = copy_block(&to, s->m, block);
@@ -609,17 +616,18 @@ static dinov_status take_lock(dinov_run *run, dinov_error *err)
         return DINOV_OK;
     }
     if (errno != EWOULDBLOCK) return dinov_fail_errno(err, errno, "RUN-OPEN", "%s: cannot lock the run", run->where);
-    size = pread(run->lock, owner, sizeof owner - 1, 0);
+    size     = pread(run->lock, owner, sizeof owner - 1, 0);
     long pid = size > 0 ? strtol(owner, NULL, 10) : 0;
-    return dinov_fail(err, DINOV_ERR_IO, "RUN-LOCK", "%s: another process (%ld) is working on this run; wait for it, or give another folder",
-                      run->where, pid);
+    return dinov_fail(err, DINOV_ERR_IO, "RUN-LOCK",
+                      "%s: another process (%ld) is working on this run; wait for it, or give another folder", run->where, pid);
 }
 
 /* A folder that was made is there after a power cut too. */
 static dinov_status make_folder(const char *path, const char *where, dinov_error *err)
 {
     char parent[PATH];
-    if (mkdir(path, 0777) != 0) return errno == EEXIST ? DINOV_OK : dinov_fail_errno(err, errno, "RUN-OPEN", "%s: cannot make the run's folder", where);
+    if (mkdir(path, 0777) != 0)
+        return errno == EEXIST ? DINOV_OK : dinov_fail_errno(err, errno, "RUN-OPEN", "%s: cannot make the run's folder", where);
     if (!join(parent, sizeof parent, path, "..")) return DINOV_OK;
     return dinov_folder_sync(parent, err);
 }
@@ -715,7 +723,8 @@ dinov_status dinov_run_cut_metrics(dinov_run *run, int64_t iteration, dinov_erro
 
     snprintf(where, sizeof where, "%s/" METRICS, run->where);
     DINOV_TRY(dinov_map_open_in(&map, run->folder, METRICS, where, err));
-    /* Lines come in order, so those to cut are the last ones: a line without an end, one that a power cut left empty, later steps. */
+    /* Lines come in order, so those to cut are the last ones: a line without an end, one that a power cut left empty, later steps.
+     */
     for (keep = map.size; keep > 0;) {
         const char *text = (const char *)map.data, *before = memrchr(text, '\n', keep - 1);
         size_t      begin = before ? (size_t)(before - text) + 1 : 0;

@@ -18,7 +18,8 @@
 typedef struct dinov_run dinov_run;
 
 /* Opens or makes the folder for writing, and removes what a killed process left half written. Sentences for people go to `note`
- * (NULL allowed), on the thread that makes the calls. ERR_IO: RUN-LOCK when another process has it, RUN-OPEN, and those of files. */
+ * (NULL allowed), on the thread that makes the calls. ERR_IO: RUN-LOCK when another process has it, RUN-OPEN, and those of files.
+ */
 dinov_status dinov_run_open(dinov_run **out, const char *path, dinov_training_note note, void *arg, dinov_error *err);
 /* Waits for a save under way; its error is reported. *run becomes NULL; NULL, or a pointer to NULL, is allowed. */
 dinov_status dinov_run_close(dinov_run **run, dinov_error *err);
@@ -46,7 +47,8 @@ typedef struct dinov_run_saving {
     int                     threads;    /* for digests and golden vectors; 0: all cores */
 } dinov_run_saving;
 
-/* Takes the memory that saving such a state needs, so that a run ends before its first step and not at its first save. ERR_NOMEM. */
+/* Takes the memory that saving such a state needs, so that a run ends before its first step and not at its first save. ERR_NOMEM.
+ */
 dinov_status dinov_run_reserve(dinov_run *run, const dinov_train_state *state, dinov_error *err);
 
 /*
