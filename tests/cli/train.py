@@ -168,6 +168,11 @@ def others():
     printed = run("config", *MODEL).stdout
     Path("mine.yaml").write_text(printed)
     check(run("config", "-c", "mine.yaml").stdout == printed, "a printed configuration reads back differently")
+    # Numbers that are not finite end the run with the last good state, and name their pictures.
+    pretrain("hot", "optim.base_lr=1e9", "optim.warmup_epochs=0", "optim.clip_grad=0", "optim.epochs=40", code=4, says="TRAIN-BAD")
+    replay = json.loads(next(Path("hot").glob("replay-*.json")).read_text())
+    check(len(replay["pictures"]) == 4 and replay["not_finite"], f"the replay file: {replay}")
+    check(list(Path("hot").glob("step-*/manifest.json")), "a run that ended on bad steps has no checkpoint")
     # A bad picture costs one picture.
     shutil.copytree("pictures", "some")
     Path("some/cut.png").write_bytes(Path("pictures/0.png").read_bytes()[:60])
