@@ -320,7 +320,7 @@ static void linear(dinov_stream *s, dinov_mat *y, const dinov_mat *x, const dino
  * are laid out on the way: a block of x in panels, which stay in the second-level cache, and MR columns of dy in a strip,
  * which stays in the first. The next FOLD rows are asked for meanwhile. Blocks walk down SLAB rows before the next blocks
  * do, so that all of them find these in the last-level cache. */
-enum { GRADIENT_ROWS = 16 * MR, GRADIENT_COLUMNS = 192, SLAB = 4 * FOLD, STRIP = 8 };
+enum { GRADIENT_ROWS = 16 * MR, GRADIENT_COLUMNS = 192, SLAB = 8 * FOLD, STRIP = 8 };
 
 struct gradient_job {
     float           *dweight, *dbias;
