@@ -38,23 +38,34 @@ static void pack_head(void *arg, int64_t block, int worker)
     pack_rows(values, T, q + 2 * C, ld, T, D);
 }
 
-/* scores[T] become exp(scale * (score - largest)); returns their sum. */
-static float softmax_row(float *row, int64_t tokens, float scale)
+/* The largest score of each of mr rows, which get -inf up to a whole vector. The softmax takes each of its steps for all
+ * rows before the next, because a row's own steps wait for each other. */
+static void largest_scores(float *largest, float *scores, int64_t ld, int mr, int64_t tokens)
 {
     int64_t width = (tokens + VL - 1) / VL * VL;
-    vf      max, sum = v_zero(), s = v_set1(scale);
-
-    for (int64_t j = tokens; j < width; j++) row[j] = -__builtin_inff();
-    max = v_load(row);
-    for (int64_t j = VL; j < width; j += VL) max = v_max(max, v_load(row + j));
-    vf largest = v_set1(v_largest(max));
-    for (int64_t j = 0; j < width; j += VL) {
-        vf p = v_exp(v_mul(v_sub(v_load(row + j), largest), s));
-        v_store(row + j, p);
-        if (j + VL > tokens) p = v_load_n(row + j, tokens - j);
-        sum = v_add(sum, p);
+    for (int i = 0; i < mr; i++, scores += ld) {
+        for (int64_t j = tokens; j < width; j++) scores[j] = -__builtin_inff();
+        vf max = v_load(scores);
+        for (int64_t j = VL; j < width; j += VL) max = v_max(max, v_load(scores + j));
+        largest[i] = v_largest(max);
     }
-    return v_sum(sum);
+}
+
+/* Scores become exp(scale * (score - largest)); sums[mr] of them. */
+static void softmax_rows(float *sums, float *scores, int64_t ld, int mr, int64_t tokens, float scale)
+{
+    float largest[MR];
+    largest_scores(largest, scores, ld, mr, tokens);
+    for (int i = 0; i < mr; i++, scores += ld) {
+        vf sum = v_zero(), most = v_set1(largest[i]), s = v_set1(scale);
+        for (int64_t j = 0; j < tokens; j += VL) {
+            vf p = v_exp(v_mul(v_sub(v_load(scores + j), most), s));
+            v_store(scores + j, p);
+            if (j + VL > tokens) p = v_load_n(scores + j, tokens - j);
+            sum = v_add(sum, p);
+        }
+        sums[i] = v_sum(sum);
+    }
 }
 
 static void attend_block(void *arg, int64_t block, int worker)
@@ -78,7 +89,7 @@ static void attend_block(void *arg, int64_t block, int worker)
         float sum[MR];
         for (int64_t panel = 0; panel < panels(T); panel++)
             tile_edge(mr, T - panel * NR, D, q + t * job->qkv->ld, job->qkv->ld, keys + panel * NR * D, scores + panel * NR, width);
-        for (int i = 0; i < mr; i++) sum[i] = softmax_row(scores + i * width, T, scale);
+        softmax_rows(sum, scores, width, mr, T, scale);
         for (int64_t panel = 0; panel < panels(D); panel++) {
             int64_t columns = D - panel * NR < NR ? D - panel * NR : NR;
             tile_edge(mr, columns, T, scores, width, values + panel * T * NR, c, NR);
@@ -158,30 +169,32 @@ static size_t attention_backward_scratch(int64_t images, int64_t tokens, int64_t
     return (size_t)(threads * head_size(tokens, head_dim)) * sizeof(float);
 }
 
-/* Scores become probabilities, and their gradient that of the scores, both with the scale of Q K^T in. */
-static void softmax_backward_row(float *p, float *dp, int64_t tokens, float scale)
+/* Scores become probabilities, and their gradients dp those of the scores, both with the scale of Q K^T in. */
+static void softmax_backward(float *p, float *dp, int64_t ld, int mr, int64_t tokens, float scale)
 {
-    int64_t width = (tokens + VL - 1) / VL * VL;
-    vf      max, sum = v_zero(), product = v_zero(), s = v_set1(scale);
+    float factor[MR], mean[MR];
+    vf    s = v_set1(scale);
 
-    for (int64_t j = tokens; j < width; j++) p[j] = -__builtin_inff();
-    max = v_load(p);
-    for (int64_t j = VL; j < width; j += VL) max = v_max(max, v_load(p + j));
-    vf largest = v_set1(v_largest(max));
-    for (int64_t j = 0; j < width; j += VL) {
-        vf e = v_exp(v_mul(v_sub(v_load(p + j), largest), s));
-        v_store(p + j, e);
-        if (j + VL > tokens) e = v_load_n(p + j, tokens - j);
-        sum     = v_add(sum, e);
-        product = v_fma(e, v_load(dp + j), product);
+    largest_scores(mean, p, ld, mr, tokens);
+    for (int i = 0; i < mr; i++) {
+        float *row = p + i * ld;
+        vf     sum = v_zero(), product = v_zero(), most = v_set1(mean[i]);
+        for (int64_t j = 0; j < tokens; j += VL) {
+            vf e = v_exp(v_mul(v_sub(v_load(row + j), most), s));
+            v_store(row + j, e);
+            if (j + VL > tokens) e = v_load_n(row + j, tokens - j);
+            sum     = v_add(sum, e);
+            product = v_fma(e, v_load(dp + i * ld + j), product);
+        }
+        factor[i] = 1.0f / v_sum(sum);
+        mean[i]   = v_sum(product) * factor[i];
     }
-    float inverse = 1.0f / v_sum(sum);
-    vf    factor = v_set1(inverse), mean = v_set1(v_sum(product) * inverse);
-    for (int64_t j = 0; j < width; j += VL) {
-        vf e = v_mul(v_load(p + j), factor);
-        v_store(p + j, e);
-        v_store(dp + j, v_mul(v_mul(e, s), v_sub(v_load(dp + j), mean)));
-    }
+    for (int i = 0; i < mr; i++, p += ld, dp += ld)
+        for (int64_t j = 0; j < tokens; j += VL) {
+            vf e = v_mul(v_load(p + j), v_set1(factor[i]));
+            v_store(p + j, e);
+            v_store(dp + j, v_mul(v_mul(e, s), v_sub(v_load(dp + j), v_set1(mean[i]))));
+        }
 }
 
 /* `rows` rows of `from`, as wide as whole panels, to the columns of a head. */
@@ -195,6 +208,13 @@ static void store_rows(float *to, int64_t ld, const float *from, int64_t rows, i
             else
                 v_store(to + t * ld + j, v_load(from + t * wide + j));
         }
+}
+
+/* Asks for `rows` rows of a head: they are far apart, and processors do not guess them. */
+static void ask_rows(const float *x, int64_t ld, int64_t rows, int64_t columns)
+{
+    for (int64_t t = 0; t < rows; t++)
+        for (int64_t j = 0; j < columns; j += 16) __builtin_prefetch(x + t * ld + j);
 }
 
 /* dV += P^T dO and dK += dS^T Q over the `rows` queries of a block. */
@@ -216,6 +236,7 @@ static void attention_backward_head(void *arg, int64_t block, int worker)
     int64_t                              T = job->tokens, D = job->dim, C = job->dout->cols, row = block / job->heads * T;
     int64_t                              ld = job->qkv->ld, dout_ld = job->dout->ld, dqkv_ld = job->dqkv->ld;
     int64_t                              column = block % job->heads * D, width = panels(T) * NR, wide = panels(D) * NR;
+    int64_t                              block_rows = query_rows(T);
     const float                         *q     = (const float *)job->qkv->data + row * ld + column;
     const float                         *dout  = (const float *)job->dout->data + row * dout_ld + column;
     float                               *dq    = (float *)job->dqkv->data + row * dqkv_ld + column;
@@ -223,12 +244,14 @@ static void attention_backward_head(void *arg, int64_t block, int worker)
     float                                scale = 1.0f / __builtin_sqrtf((float)D);
     float                                c[MR * NR] __attribute__((aligned(64)));
 
+    ask_rows(q, ld, block_rows < T ? block_rows : T, D);
+    ask_rows(dout, dout_ld, block_rows < T ? block_rows : T, D);
     pack_columns(h.keys, q + C, ld, T, D);
     pack_columns(h.values, q + 2 * C, ld, T, D);
     pack_rows(h.key_rows, T, q + C, ld, T, D);
     __builtin_memset(h.dk, 0, (size_t)(2 * T * wide) * sizeof(float)); /* dv follows */
-    for (int64_t begin = 0; begin < T; begin += query_rows(T)) {
-        int64_t rows = T - begin < query_rows(T) ? T - begin : query_rows(T);
+    for (int64_t begin = 0; begin < T; begin += block_rows) {
+        int64_t rows = T - begin < block_rows ? T - begin : block_rows;
         for (int64_t t = 0; t < rows; t += MR) {
             int    mr = rows - t < MR ? (int)(rows - t) : MR;
             float *p = h.p + t * width, *ds = h.ds + t * width;
@@ -236,14 +259,18 @@ static void attention_backward_head(void *arg, int64_t block, int worker)
                 tile_edge(mr, T - j, D, q + (begin + t) * ld, ld, h.keys + j * D, p + j, width);
                 tile_edge(mr, T - j, D, dout + (begin + t) * dout_ld, dout_ld, h.values + j * D, ds + j, width);
             }
-            for (int i = 0; i < mr; i++) softmax_backward_row(p + i * width, ds + i * width, T, scale);
+            softmax_backward(p, ds, width, mr, T, scale);
             for (int64_t j = 0; j < D; j += NR) {
                 tile_edge(mr, D - j, T, ds, width, h.key_rows + j * T, c, NR);
                 store_rows(dq + (begin + t) * dqkv_ld + j, dqkv_ld, c, mr, D - j < NR ? D - j : NR);
             }
         }
-        pack_rows(h.q, query_rows(T), q + begin * ld, ld, rows, D);
-        pack_rows(h.dout, query_rows(T), dout + begin * dout_ld, dout_ld, rows, D);
+        if (begin + rows == T) {
+            ask_rows(dq + C, dqkv_ld, T, D);
+            ask_rows(dq + 2 * C, dqkv_ld, T, D);
+        }
+        pack_rows(h.q, block_rows, q + begin * ld, ld, rows, D);
+        pack_rows(h.dout, block_rows, dout + begin * dout_ld, dout_ld, rows, D);
         backward_keys(&h, T, D, rows);
     }
     store_rows(dq + C, dqkv_ld, h.dk, T, D);

@@ -316,27 +316,37 @@ static void linear(dinov_stream *s, dinov_mat *y, const dinov_mat *x, const dino
 
 /* ---- the weight's gradient ---- */
 
-/* dW = dy^T x in blocks of dW, FOLD rows of dy and x at a time. Columns of a matrix meet in few lines of a cache, so both
- * are laid out on the way: a block of x in panels, which stay in the second-level cache, and MR columns of dy in a strip,
- * which stays in the first. The next FOLD rows are asked for meanwhile. Blocks walk down SLAB rows before the next blocks
+/* dW = dy^T x in blocks of dW, STEPS rows of dy and x at a time. Columns of a matrix meet in few lines of a cache, so both
+ * are laid out on the way: a block of x in panels, which stay in the second-level cache, and columns of dy in two strips,
+ * which stay in the first. The next STEPS rows are asked for meanwhile. Blocks walk down SLAB rows before the next blocks
  * do, so that all of them find these in the last-level cache. */
-enum { GRADIENT_ROWS = 16 * MR, GRADIENT_COLUMNS = 192, SLAB = 4 * FOLD, STRIP = 8 };
+enum {
+    STEPS            = FOLD,
+    SLAB             = 2048,
+    GRADIENT_ROWS    = 16 * MR, /* of a block: as many, or twice that where it leaves MANY blocks */
+    GRADIENT_COLUMNS = 192,
+    MANY             = 8,
+    STRIP            = 8, /* floats of a strip's row: MR and two that follow */
+};
 
 struct gradient_job {
     float           *dweight, *dbias;
     const dinov_mat *dy, *x;
     int64_t          begin, end; /* of the slab */
-    int64_t          row_blocks;
+    int64_t          height, row_blocks;
 };
 
-/* out[rows][STRIP] = the first MR (or `columns` that are left) columns, and whatever follows them. */
-static void pack_strip(float *out, const float *dy, int64_t ld, int64_t rows, int64_t columns)
+/* out[2][STEPS][STRIP] = the first 2 MR columns of those that are left, and whatever follows them. */
+static void pack_strips(float *out, const float *dy, int64_t ld, int64_t rows, int64_t columns)
 {
-    if (columns >= STRIP)
-        for (int64_t p = 0; p < rows; p++) __builtin_memcpy(out + p * STRIP, dy + p * ld, STRIP * sizeof(float));
+    if (columns >= MR + STRIP)
+        for (int64_t p = 0; p < rows; p++) {
+            __builtin_memcpy(out + p * STRIP, dy + p * ld, STRIP * sizeof(float));
+            __builtin_memcpy(out + (STEPS + p) * STRIP, dy + p * ld + MR, STRIP * sizeof(float));
+        }
     else
         for (int64_t p = 0; p < rows; p++)
-            for (int64_t i = 0; i < STRIP; i++) out[p * STRIP + i] = i < columns ? dy[p * ld + i] : 0;
+            for (int64_t i = 0; i < 2 * MR; i++) out[(i / MR * STEPS + p) * STRIP + i % MR] = i < columns ? dy[p * ld + i] : 0;
 }
 
 /* to[0..mr) += sums over the rows of a strip. */
@@ -357,14 +367,14 @@ static void add_strip(float *to, const float *strip, int64_t rows, int mr)
     }
 }
 
-/* The lines of the next FOLD rows for the `index`-th of `count` tiles: FOLD / AHEAD rows of one line of dy or x. */
+/* The lines of the next STEPS rows for the `index`-th of `count` tiles: STEPS / AHEAD rows of one line of dy or x. */
 static struct ahead gradient_ahead(const float *dy, int64_t dy_ld, int64_t rows, const float *x, int64_t x_ld, int64_t columns,
                                    int64_t index, int64_t count)
 {
     int64_t dy_lines = (rows + 15) / 16, lines = dy_lines + (columns + 15) / 16;
-    int64_t at = index * lines * AHEAD / count, line = at % lines, first = at / lines * (FOLD / AHEAD);
-    if (line < dy_lines) return (struct ahead){dy + (FOLD + first) * dy_ld + line * 16, dy_ld};
-    return (struct ahead){x + (FOLD + first) * x_ld + (line - dy_lines) * 16, x_ld};
+    int64_t at = index * lines * AHEAD / count, line = at % lines, first = at / lines * (STEPS / AHEAD);
+    if (line < dy_lines) return (struct ahead){dy + (STEPS + first) * dy_ld + line * 16, dy_ld};
+    return (struct ahead){x + (STEPS + first) * x_ld + (line - dy_lines) * 16, x_ld};
 }
 
 static void gradient_tile(int mr, int64_t columns, int64_t steps, const float *strip, const float *panel, float *c, int64_t ldc,
@@ -384,27 +394,28 @@ static void gradient_block(void *arg, int64_t block, int worker)
 {
     const struct gradient_job *job = arg;
     int64_t                    n = job->dy->cols, k = job->x->cols, dy_ld = job->dy->ld, x_ld = job->x->ld;
-    int64_t                    top = block % job->row_blocks * GRADIENT_ROWS, left = block / job->row_blocks * GRADIENT_COLUMNS;
-    int64_t                    rows    = n - top < GRADIENT_ROWS ? n - top : GRADIENT_ROWS;
+    int64_t                    top = block % job->row_blocks * job->height, left = block / job->row_blocks * GRADIENT_COLUMNS;
+    int64_t                    rows    = n - top < job->height ? n - top : job->height;
     int64_t                    columns = k - left < GRADIENT_COLUMNS ? k - left : GRADIENT_COLUMNS;
     int64_t                    tiles   = (rows + MR - 1) / MR * ((columns + NR - 1) / NR);
-    float                      panel[FOLD * GRADIENT_COLUMNS] __attribute__((aligned(64)));
-    float                      strip[FOLD * STRIP] __attribute__((aligned(64)));
+    float                      panel[STEPS * GRADIENT_COLUMNS] __attribute__((aligned(64)));
+    float                      strips[2 * STEPS * STRIP] __attribute__((aligned(64)));
 
     (void)worker;
-    for (int64_t m = job->begin; m < job->end; m += FOLD) {
+    for (int64_t m = job->begin; m < job->end; m += STEPS) {
         const float *dy = (const float *)job->dy->data + m * dy_ld + top, *x = (const float *)job->x->data + m * x_ld + left;
-        int64_t      steps = job->end - m < FOLD ? job->end - m : FOLD, index = 0;
+        int64_t      steps = job->end - m < STEPS ? job->end - m : STEPS, index = 0;
 
-        pack_rows(panel, FOLD, x, x_ld, steps, columns);
+        pack_rows(panel, STEPS, x, x_ld, steps, columns);
         for (int64_t i = 0; i < rows; i += MR) {
-            int mr = rows - i < MR ? (int)(rows - i) : MR;
-            pack_strip(strip, dy + i, dy_ld, steps, n - top - i);
+            int          mr    = rows - i < MR ? (int)(rows - i) : MR;
+            const float *strip = strips + i / MR % 2 * STEPS * STRIP;
+            if (i / MR % 2 == 0) pack_strips(strips, dy + i, dy_ld, steps, n - top - i);
             if (job->dbias && left == 0) add_strip(job->dbias + top + i, strip, steps, mr);
             for (int64_t j = 0; j < columns; j += NR, index++) {
                 struct ahead ahead = {strip, 0};
-                if (m + 2 * FOLD <= job->x->rows) ahead = gradient_ahead(dy, dy_ld, rows, x, x_ld, columns, index, tiles);
-                gradient_tile(mr, columns - j, steps, strip, panel + j * FOLD, job->dweight + (top + i) * k + left + j, k, ahead);
+                if (m + 2 * STEPS <= job->x->rows) ahead = gradient_ahead(dy, dy_ld, rows, x, x_ld, columns, index, tiles);
+                gradient_tile(mr, columns - j, steps, strip, panel + j * STEPS, job->dweight + (top + i) * k + left + j, k, ahead);
             }
         }
     }
@@ -412,10 +423,12 @@ static void gradient_block(void *arg, int64_t block, int worker)
 
 static void linear_backward(dinov_stream *s, void *dweight, void *dbias, const dinov_mat *dy, const dinov_mat *x)
 {
-    struct gradient_job job = {dweight, dbias, dy, x, .row_blocks = (dy->cols + GRADIENT_ROWS - 1) / GRADIENT_ROWS};
+    int64_t column_blocks = (x->cols + GRADIENT_COLUMNS - 1) / GRADIENT_COLUMNS, n = dy->cols;
+    int64_t height = (n + 2 * GRADIENT_ROWS - 1) / (2 * GRADIENT_ROWS) * column_blocks >= MANY ? 2 * GRADIENT_ROWS : GRADIENT_ROWS;
+    struct gradient_job job = {dweight, dbias, dy, x, .height = height, .row_blocks = (n + height - 1) / height};
     DINOV_ASSERT(dy->rows == x->rows);
     for (; job.begin < x->rows; job.begin += SLAB) {
         job.end = job.begin + SLAB < x->rows ? job.begin + SLAB : x->rows;
-        dinov_pool_run(s->pool, job.row_blocks * ((x->cols + GRADIENT_COLUMNS - 1) / GRADIENT_COLUMNS), gradient_block, &job);
+        dinov_pool_run(s->pool, job.row_blocks * column_blocks, gradient_block, &job);
     }
 }
