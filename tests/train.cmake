@@ -6,6 +6,8 @@ dinov_unit(config quick dinov_train)
 dinov_unit(schedule quick dinov_train)
 dinov_python(schedule_values full train/schedule_values.py check)
 dinov_unit(trainer "quick;threads" dinov_train)
+dinov_unit(run "quick;threads" dinov_train)
+target_include_directories(unit_run PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
 
 dinov_test_program(bench_pretrain bench/pretrain.c dinov_train PkgConfig::JANSSON)
 target_sources(bench_pretrain PRIVATE train/case.c)

@@ -331,14 +331,15 @@ static bool prove_whole(dinov_run *run, int64_t iteration)
     return whole;
 }
 
-/* Deletes checkpoints that are older than enough whole ones. Damaged ones among those do not count, and stay to be looked at. */
-static dinov_status prune(dinov_run *run, dinov_error *err)
+/* Deletes checkpoints that are older than enough whole ones. Damaged ones among those do not count, and stay to be looked at.
+ * What cannot be done now is done after the next save. */
+static void prune(dinov_run *run)
 {
     const struct save *save = &run->save;
     int64_t            keep = save->keep_last < 2 ? 2 : save->keep_last, kept = 0;
     int64_t           *steps;
     size_t             count;
-    DINOV_TRY(dinov_steps_list(&steps, &count, run->path, err));
+    if (dinov_steps_list(&steps, &count, run->path, NULL) != DINOV_OK) return;
     for (size_t i = 0; i < count && (int64_t)count > keep; i++) {
         char name[DINOV_STEP_NAME];
         if (kept < keep)
@@ -347,7 +348,6 @@ static dinov_status prune(dinov_run *run, dinov_error *err)
             remove_step(run->folder, dinov_step_name(name, steps[i]));
     }
     dinov_free(steps);
-    return DINOV_OK;
 }
 
 /* ---- Writing ---- */
@@ -503,7 +503,7 @@ static void *background(void *arg)
     save->status      = write_step(run, &save->err);
     if (save->status == DINOV_OK) {
         remember_whole(run, save->info.iteration);
-        save->status = prune(run, &save->err);
+        prune(run);
     }
     atomic_store(&save->done, true);
     return NULL;
