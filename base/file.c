@@ -13,23 +13,21 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static int open_retrying(const char *path, int flags, mode_t mode)
+static int open_retrying(int folder, const char *path, int flags, mode_t mode)
 {
     int fd;
-    do fd = open(path, flags | O_CLOEXEC, mode);
+    do fd = openat(folder, path, flags | O_CLOEXEC, mode);
     while (fd < 0 && errno == EINTR);
     return fd;
 }
 
-/* A regular file opened for reading and its size; every message names the path, escaped. */
-static dinov_status open_regular(int *fd, size_t *size, const char *path, dinov_error *err)
+/* A regular file opened for reading and its size; `name` is for messages. */
+static dinov_status open_regular(int *fd, size_t *size, int folder, const char *path, int flags, const char *name, dinov_error *err)
 {
-    char        name[DINOV_ESCAPED];
     struct stat st;
 
-    dinov_escape(name, sizeof name, path, strlen(path));
     /* A pipe without a writer would wait for ever; nothing changes for regular files. */
-    *fd = open_retrying(path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
+    *fd = open_retrying(folder, path, O_RDONLY | O_NONBLOCK | O_NOCTTY | flags, 0);
     if (*fd < 0) return dinov_fail_errno(err, errno, "IO-OPEN", "%s: cannot open", name);
     if (fstat(*fd, &st) != 0) {
         int reason = errno;
@@ -45,13 +43,10 @@ static dinov_status open_regular(int *fd, size_t *size, const char *path, dinov_
     return DINOV_OK;
 }
 
-dinov_status dinov_map_open(dinov_map *out, const char *path, dinov_error *err)
+/* Closes fd. */
+static dinov_status map_file(dinov_map *out, int fd, size_t size, const char *name, dinov_error *err)
 {
     static const uint8_t nothing[1];
-    int                  fd;
-    size_t               size;
-
-    DINOV_TRY(open_regular(&fd, &size, path, err));
     if (size == 0) {
         close(fd);
         *out = (dinov_map){nothing, 0};
@@ -60,13 +55,27 @@ dinov_status dinov_map_open(dinov_map *out, const char *path, dinov_error *err)
     void *data   = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
     int   reason = errno;
     close(fd);
-    if (data == MAP_FAILED) {
-        char name[DINOV_ESCAPED];
-        return dinov_fail_errno(err, reason, "IO-MAP", "%s: cannot map %zu bytes",
-                                dinov_escape(name, sizeof name, path, strlen(path)), size);
-    }
+    if (data == MAP_FAILED) return dinov_fail_errno(err, reason, "IO-MAP", "%s: cannot map %zu bytes", name, size);
     *out = (dinov_map){data, size};
     return DINOV_OK;
+}
+
+dinov_status dinov_map_open(dinov_map *out, const char *path, dinov_error *err)
+{
+    char   name[DINOV_ESCAPED];
+    int    fd;
+    size_t size;
+    dinov_escape(name, sizeof name, path, strlen(path));
+    DINOV_TRY(open_regular(&fd, &size, AT_FDCWD, path, 0, name, err));
+    return map_file(out, fd, size, name, err);
+}
+
+dinov_status dinov_map_open_in(dinov_map *out, int folder, const char *name, const char *where, dinov_error *err)
+{
+    int    fd;
+    size_t size;
+    DINOV_TRY(open_regular(&fd, &size, folder, name, O_NOFOLLOW, where, err));
+    return map_file(out, fd, size, where, err);
 }
 
 void dinov_map_forget(const void *map, size_t map_size, const void *data, size_t size)
@@ -83,16 +92,13 @@ void dinov_map_close(dinov_map *map)
     *map = (dinov_map){0};
 }
 
-dinov_status dinov_file_read(void **out, size_t *size, const char *path, size_t limit, dinov_error *err)
+/* Closes fd. */
+static dinov_status read_file(void **out, size_t *size, int fd, size_t total, size_t limit, const char *name, dinov_error *err)
 {
-    char         name[DINOV_ESCAPED];
-    int          fd;
-    size_t       total, have = 0;
+    size_t       have = 0;
+    uint8_t     *data = NULL;
     dinov_status status;
 
-    dinov_escape(name, sizeof name, path, strlen(path));
-    DINOV_TRY(open_regular(&fd, &total, path, err));
-    uint8_t *data = NULL;
     if (total > limit) {
         status = dinov_fail(err, DINOV_ERR_LIMIT, "IO-LARGE", "%s: %zu bytes, expected at most %zu", name, total, limit);
         goto fail;
@@ -121,6 +127,61 @@ fail:
     close(fd);
     return status;
 }
+
+dinov_status dinov_file_read(void **out, size_t *size, const char *path, size_t limit, dinov_error *err)
+{
+    char   name[DINOV_ESCAPED];
+    int    fd;
+    size_t total;
+    dinov_escape(name, sizeof name, path, strlen(path));
+    DINOV_TRY(open_regular(&fd, &total, AT_FDCWD, path, 0, name, err));
+    return read_file(out, size, fd, total, limit, name, err);
+}
+
+dinov_status dinov_file_read_in(void **out, size_t *size, int folder, const char *name, size_t limit, const char *where, dinov_error *err)
+{
+    int    fd;
+    size_t total;
+    DINOV_TRY(open_regular(&fd, &total, folder, name, O_NOFOLLOW, where, err));
+    return read_file(out, size, fd, total, limit, where, err);
+}
+
+/* ---- Folders ---- */
+
+dinov_status dinov_folder_open(int *fd, const char *path, dinov_error *err)
+{
+    char name[DINOV_ESCAPED];
+    *fd = open_retrying(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+    if (*fd >= 0) return DINOV_OK;
+    return dinov_fail_errno(err, errno, "IO-OPEN", "%s: cannot open the folder", dinov_escape(name, sizeof name, path, strlen(path)));
+}
+
+bool dinov_folder_has(int fd, const char *name, bool folder)
+{
+    struct stat st;
+    if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0) return false;
+    return folder ? S_ISDIR(st.st_mode) : S_ISREG(st.st_mode);
+}
+
+/* `name` is for messages. */
+static dinov_status sync_folder(const char *path, const char *name, dinov_error *err)
+{
+    int fd = open_retrying(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+    if (fd < 0) return dinov_fail_errno(err, errno, "IO-SYNC", "%s: cannot open its folder", name);
+    int reason = fsync(fd) == 0 ? 0 : errno;
+    close(fd);
+    if (reason && reason != EINVAL) /* some file systems cannot sync a folder */
+        return dinov_fail_errno(err, reason, "IO-SYNC", "%s: cannot sync its folder", name);
+    return DINOV_OK;
+}
+
+dinov_status dinov_folder_sync(const char *path, dinov_error *err)
+{
+    char name[DINOV_ESCAPED];
+    return sync_folder(path, dinov_escape(name, sizeof name, path, strlen(path)), err);
+}
+
+/* ---- Writing ---- */
 
 struct dinov_out {
     int      fd;
@@ -185,7 +246,7 @@ dinov_status dinov_out_open(dinov_out **out, const char *path, int overwrite, di
     /* A leftover of a killed process has another pid or is taken over by trying the next number. */
     for (int i = 0; o->fd < 0 && i < 100; i++) {
         snprintf(temp, length + 40, "%s.tmp-%ld-%d", path, (long)getpid(), i);
-        o->fd = open_retrying(temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0666);
+        o->fd = open_retrying(AT_FDCWD, temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0666);
         if (o->fd < 0 && errno != EEXIST) break;
     }
     if (o->fd < 0) {
@@ -232,17 +293,6 @@ dinov_status dinov_out_patch(dinov_out *out, uint64_t offset, const void *data, 
 
 uint64_t dinov_out_size(const dinov_out *out) { return out->size; }
 
-static dinov_status sync_folder(dinov_out *o, dinov_error *err)
-{
-    int fd = open_retrying(o->folder, O_RDONLY | O_DIRECTORY, 0);
-    if (fd < 0) return dinov_fail_errno(err, errno, "IO-SYNC", "%s: cannot open its folder", o->name);
-    int reason = fsync(fd) == 0 ? 0 : errno;
-    close(fd);
-    if (reason && reason != EINVAL) /* some file systems cannot sync a folder */
-        return dinov_fail_errno(err, reason, "IO-SYNC", "%s: cannot sync its folder", o->name);
-    return DINOV_OK;
-}
-
 /* Moves the temporary to its name; 0 or an errno. */
 static int rename_to_final(const dinov_out *o)
 {
@@ -265,7 +315,7 @@ static dinov_status commit(dinov_out *o, dinov_error *err)
     if (reason != 0) return dinov_fail_errno(err, reason, "IO-RENAME", "%s: cannot give it its name", o->name);
     dinov_free(o->temp);
     o->temp = NULL;
-    return sync_folder(o, err);
+    return sync_folder(o->folder, o->name, err);
 }
 
 dinov_status dinov_out_commit(dinov_out **out, dinov_error *err)

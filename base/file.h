@@ -9,6 +9,8 @@
 
 #include "base/fail.h"
 
+#include <stdbool.h>
+
 typedef struct dinov_map {
     const uint8_t *data; /* never NULL after a successful open, even for an empty file */
     size_t         size;
@@ -23,6 +25,20 @@ void dinov_map_close(dinov_map *map);
 
 /* Reads a whole file of at most `limit` bytes into memory (dinov_free). ERR_IO, ERR_LIMIT (IO-LARGE), ERR_NOMEM. */
 dinov_status dinov_file_read(void **out, size_t *size, const char *path, size_t limit, dinov_error *err);
+
+/* ---- Folders: what lies in one is reached by a plain name (without '/'), and never through a link ---- */
+
+/* *fd is the caller's to close. ERR_IO: IO-OPEN, also for what is no folder. */
+dinov_status dinov_folder_open(int *fd, const char *path, dinov_error *err);
+/* True when `name` is a plain file, or with `folder` a folder, in the open folder `fd`. */
+bool dinov_folder_has(int fd, const char *name, bool folder);
+/* Brings names in a folder to the disk. ERR_IO: IO-SYNC. */
+dinov_status dinov_folder_sync(const char *path, dinov_error *err);
+/* As dinov_map_open and dinov_file_read; `where` stands for the path in messages. */
+dinov_status dinov_map_open_in(dinov_map *out, int fd, const char *name, const char *where, dinov_error *err);
+dinov_status dinov_file_read_in(void **out, size_t *size, int fd, const char *name, size_t limit, const char *where, dinov_error *err);
+
+/* ---- Writing ---- */
 
 typedef struct dinov_out dinov_out;
 

@@ -36,29 +36,31 @@ static int64_t       batch = 8, threads, max_tokens = 32768, seed, tries = 1;
 static int64_t       epochs = 10, epoch_length = 1250, batch_size = 128, eval_period = 1250;
 static bool          force, quiet, verbose, json;
 
-#define SET_OPTIONS                                                                                                                        \
-    {0, "train", DINOV_OPT_LIST, &train_from.paths, "SET", "training set; again for more folders or shards", .common = true},              \
-        {0, "test", DINOV_OPT_LIST, &test_from.paths, "SET", "test set, likewise", .common = true},                                        \
-        {0, "train-labels", DINOV_OPT_TEXT, &train_from.labels, "FILE", "labels of features (default: the folders of the keys)",           \
-         .common = true},                                                                                                                  \
-        {0, "test-labels", DINOV_OPT_TEXT, &test_from.labels, "FILE", "likewise", .common = true},                                         \
-        {0, "train-list", DINOV_OPT_TEXT, &train_from.list, "F", "further pictures or shards, one path a line (default none)", .common = false},\
-        {0, "test-list", DINOV_OPT_TEXT, &test_from.list, "F", "likewise", .common = false},                                               \
-        {'m', "model", DINOV_OPT_TEXT, &model_path, "MODEL", "weights, for sets of pictures", .common = true},                             \
-        {0, "preset", DINOV_OPT_TEXT, &preset_text, "PRESET",                                                                              \
-         "eval[:N], short:N, long:N, square:N or full (default: the model's own)", .common = true},                                        \
-        {'o', "output", DINOV_OPT_TEXT, &output, "FILE", "also write the results as the official code does", .common = true},              \
-        {'f', "force", DINOV_OPT_FLAG, &force, NULL, "replace FILE", .common = true},                                                      \
-        {0, "json", DINOV_OPT_FLAG, &json, NULL, "print one line of JSON with the official keys", .common = true},                         \
-        {'t', "threads", DINOV_OPT_INT, &threads, "N", "threads (default 0: all cores); does not change results", 0, 1024, true},          \
-        {'b', "batch", DINOV_OPT_INT, &batch, "N", "pictures run together (default 8); does not change results", 1, 4096, false},          \
-        {0, "seed", DINOV_OPT_INT, &seed, "N", "of everything drawn (default 0)", 0, INT64_MAX, false},                                    \
-        {0, "max-bad", DINOV_OPT_TEXT, &max_bad_text, "N|P%", "bad pictures allowed (default 1%); beyond it the exit code is 4", .common = false},\
-        {0, "max-tokens", DINOV_OPT_INT, &max_tokens, "N", "patch tokens a picture may have (default 32768)", 1,                           \
-         (int64_t)1 << 31, false},                                                                                                         \
-        {0, "isa", DINOV_OPT_TEXT, &isa, "NAME", "force an instruction set (default: the best this CPU has)", .common = false},            \
-        {'q', "quiet", DINOV_OPT_FLAG, &quiet, NULL, "no progress, no notes", .common = false},                                            \
-        {'v', "verbose", DINOV_OPT_FLAG, &verbose, NULL, "name every bad picture", .common = false},                                       \
+#define SET_OPTIONS                                                                                                                \
+    {0, "train", DINOV_OPT_LIST, &train_from.paths, "SET", "training set; again for more folders or shards", .common = true},      \
+        {0, "test", DINOV_OPT_LIST, &test_from.paths, "SET", "test set, likewise", .common = true},                                \
+        {0, "train-labels", DINOV_OPT_TEXT, &train_from.labels, "FILE", "labels of features (default: the folders of the keys)",   \
+         .common = true},                                                                                                          \
+        {0, "test-labels", DINOV_OPT_TEXT, &test_from.labels, "FILE", "likewise", .common = true},                                 \
+        {0, "train-list", DINOV_OPT_TEXT, &train_from.list, "F", "more pictures or shards, one path a line (default none)",        \
+         .common = false},                                                                                                         \
+        {0, "test-list", DINOV_OPT_TEXT, &test_from.list, "F", "likewise", .common = false},                                       \
+        {'m', "model", DINOV_OPT_TEXT, &model_path, "MODEL", "weights, for sets of pictures", .common = true},                     \
+        {0, "preset", DINOV_OPT_TEXT, &preset_text, "PRESET",                                                                      \
+         "eval[:N], short:N, long:N, square:N or full (default: the model's own)", .common = true},                                \
+        {'o', "output", DINOV_OPT_TEXT, &output, "FILE", "also write the results as the official code does", .common = true},      \
+        {'f', "force", DINOV_OPT_FLAG, &force, NULL, "replace FILE", .common = true},                                              \
+        {0, "json", DINOV_OPT_FLAG, &json, NULL, "print one line of JSON with the official keys", .common = true},                 \
+        {'t', "threads", DINOV_OPT_INT, &threads, "N", "threads (default 0: all cores); does not change results", 0, 1024, true},  \
+        {'b', "batch", DINOV_OPT_INT, &batch, "N", "pictures run together (default 8); does not change results", 1, 4096, false},  \
+        {0, "seed", DINOV_OPT_INT, &seed, "N", "of everything drawn (default 0)", 0, INT64_MAX, false},                            \
+        {0, "max-bad", DINOV_OPT_TEXT, &max_bad_text, "N|P%", "bad pictures allowed (default 1%); beyond it the exit code is 4",   \
+         .common = false},                                                                                                         \
+        {0, "max-tokens", DINOV_OPT_INT, &max_tokens, "N", "patch tokens a picture may have (default 32768)", 1,                   \
+         (int64_t)1 << 31, false},                                                                                                 \
+        {0, "isa", DINOV_OPT_TEXT, &isa, "NAME", "force an instruction set (default: the best this CPU has)", .common = false},    \
+        {'q', "quiet", DINOV_OPT_FLAG, &quiet, NULL, "no progress, no notes", .common = false},                                    \
+        {'v', "verbose", DINOV_OPT_FLAG, &verbose, NULL, "name every bad picture", .common = false},                               \
     {0}
 
 static const dinov_opt knn_options[] = {
@@ -73,7 +75,8 @@ static const dinov_opt linear_options[] = {
      .common = true},
     {0, "val-labels", DINOV_OPT_TEXT, &val_from.labels, "FILE", "likewise", .common = false},
     {0, "val-list", DINOV_OPT_TEXT, &val_from.list, "F", "likewise", .common = false},
-    {0, "rates", DINOV_OPT_TEXT, &rates_text, "LIST", "learning rates, used times batch/256 (default upstream's 13, 1e-5 to 0.1)", .common = false},
+    {0, "rates", DINOV_OPT_TEXT, &rates_text, "LIST", "learning rates, used times batch/256 (default upstream's 13, 1e-5 to 0.1)",
+     .common = false},
     {0, "epochs", DINOV_OPT_INT, &epochs, "N", "epochs (default 10)", 1, 1000000, true},
     {0, "epoch-length", DINOV_OPT_INT, &epoch_length, "N", "iterations of an epoch (default 1250)", 1, 1000000000, true},
     {0, "batch-size", DINOV_OPT_INT, &batch_size, "N", "training rows an iteration (default 128)", 1, 1 << 20, true},

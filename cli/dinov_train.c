@@ -19,7 +19,7 @@ enum { EXIT_INT = 130 };
 
 static const char *output, *config_path, *init_path, *fork_from, *teacher, *isa;
 static int64_t     threads, stop_after;
-static bool        quiet;
+static bool        quiet, dry_run;
 
 static atomic_int   stop;
 static volatile int stop_signal;
@@ -67,6 +67,7 @@ static void on_progress(void *arg, const dinov_train_progress *p)
     int64_t left = (int64_t)(p->left_s + 0.5);
     fprintf(stderr, "  %" PRId64 ":%02" PRId64 ":%02" PRId64 " left", left / 3600, left / 60 % 60, left % 60);
     fprintf(stderr, "  %s-bound (%.0f%%)", p->waited > 0.5 ? "data" : "model", 100 * (p->waited > 0.5 ? p->waited : 1 - p->waited));
+    if (p->knn >= 0) fprintf(stderr, "  20-NN %.1f%%", 100 * p->knn);
     if (p->bad_pictures) fprintf(stderr, "  %" PRId64 " bad", p->bad_pictures);
     if (!w->terminal)
         fputc('\n', stderr);
@@ -94,8 +95,8 @@ static dinov_status read_settings(struct watch *w, dinov_config *config, int *ar
         else
             DINOV_TRY(dinov_config_set(config, argv[i], on_note, w, err));
     *argc = paths;
-    if (output) snprintf(config->train.output_dir, sizeof config->train.output_dir, "%s", output);
-    return DINOV_OK;
+    /* Under the bounds of the table: what could not be read back from config.yaml could not go on after a stop. */
+    return output ? dinov_config_put(config, "train.output_dir", output, "-o", err) : DINOV_OK;
 }
 
 /* The data on the command line, or the configuration's, whose paths are separated by ':'. */
@@ -111,14 +112,12 @@ static dinov_status choose_data(dinov_config *config, int argc, char **argv, con
                 return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-DATA",
                                   "expected at most %" PRId64 " paths of data; name a folder, or a list by @FILE", most);
             paths[(*count)++] = argv[i];
-            int n = snprintf(config->train.dataset_path + used, sizeof config->train.dataset_path - used, "%s%s", i ? ":" : "",
-                             argv[i]);
-            used += (size_t)n;
-            if (used >= sizeof config->train.dataset_path)
+            used += (size_t)snprintf(text + used, sizeof text - used, "%s%s", i ? ":" : "", argv[i]);
+            if (used >= sizeof text)
                 return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-DATA",
                                   "the paths of data are too long together; name a folder, or a list by @FILE");
         }
-        return DINOV_OK;
+        return dinov_config_put(config, "train.dataset_path", text, "DATA", err);
     }
     DINOV_TRY(dinov_config_check_data(config, err));
     snprintf(text, sizeof text, "%s", config->train.dataset_path);
@@ -137,6 +136,32 @@ static int finish(const dinov_tool *tool, dinov_status status, bool stopped, con
     }
     if (!quiet) dinov_tool_note(tool, "%s: stopped, everything up to here is committed; the same command goes on", output);
     return stop_signal == SIGINT ? EXIT_INT : stop_signal ? DINOV_EXIT_TERM : DINOV_EXIT_OK;
+}
+
+static dinov_status plan(const dinov_train_options *o, dinov_error *err)
+{
+    char             preview[4096];
+    dinov_train_plan p;
+    if ((size_t)snprintf(preview, sizeof preview, "%s.preview.png", o->output) >= sizeof preview)
+        return dinov_fail(err, DINOV_ERR_IO, "RUN-OPEN", "the run's path is too long");
+    DINOV_TRY(dinov_session_plan(&p, o, preview, err));
+    const dinov_config *c = o->config;
+    printf("data      %" PRId64 " pictures; the run sees each %.1f times\n", p.pictures,
+           (double)p.steps * (double)p.images_per_step / (double)p.pictures);
+    printf("student   width %" PRId64 ", %" PRId64 " blocks, %" PRId64 " heads, patch %" PRId64
+           ", %s; %.2f M parameters with its heads\n",
+           p.model.dim, p.model.depth, p.model.heads, p.model.patch, p.model.ffn == DINOV_FFN_SWIGLU ? "SwiGLU" : "MLP",
+           1e-6 * (double)p.parameters);
+    printf("step      %" PRId64 " images: 2 crops of %" PRId64 " and %" PRId64 " of %" PRId64
+           " pixels each, %s, learning rate %g\n",
+           p.images_per_step, c->crops.global_crops_size, c->crops.local_crops_number, c->crops.local_crops_size,
+           c->train.centering == DINOV_SINKHORN_KNOPP ? "Sinkhorn-Knopp" : "centring", p.lr);
+    printf("run       %" PRId64 " steps\n", p.steps);
+    printf("memory    %.0f MiB for state and activations, up to %" PRId64
+           " MiB of cached pictures; saving takes %.0f MiB more for its copy\n",
+           (double)p.bytes / (1 << 20), c->train.cache_mib, 16 * (double)p.parameters / (1 << 20));
+    printf("preview   %s: the first batch, a row an image\n", preview);
+    return DINOV_OK;
 }
 
 static int train(const dinov_tool *tool, int argc, char **argv,
@@ -178,6 +203,11 @@ static int train(const dinov_tool *tool, int argc, char **argv,
         status = dinov_import_open(&import, init_path, NULL, &err);
         if (status == DINOV_OK) o.init = dinov_import_weights(import);
     }
+    if (status == DINOV_OK && dry_run) {
+        status = plan(&o, &err);
+        dinov_import_close(&import);
+        return status == DINOV_OK ? dinov_tool_flush(tool) : dinov_tool_fail(tool, &err);
+    }
     if (status == DINOV_OK) status = method(&o, &stopped, &err);
     end_line(&watch);
     dinov_import_close(&import);
@@ -206,30 +236,19 @@ static int run_config(const dinov_tool *tool, int argc, char **argv)
     return dinov_tool_flush(tool);
 }
 
+/* clang-format off */
 /* Shared by the verbs that train. */
-#define TRAINING_OPTIONS                                                                                                           \
-    {'o', "output", DINOV_OPT_TEXT, &output, "RUN", "the run's folder; an unfinished run in it goes on", 0, 0, true},              \
-        {'c',                                                                                                                      \
-         "config",                                                                                                                 \
-         DINOV_OPT_TEXT,                                                                                                           \
-         &config_path,                                                                                                             \
-         "FILE",                                                                                                                   \
-         "YAML, the official code's too, or tiny-cpu or small-1gpu (default: the official defaults)",                              \
-         0,                                                                                                                        \
-         0,                                                                                                                        \
-         true},                                                                                                                    \
-        {0,          "init", DINOV_OPT_TEXT,                                                                                       \
-         &init_path, "FILE", "start from this backbone, in any layout dinov reads (default: fresh weights)",                       \
-         0,          0,      true},                                                                                                \
-        {0, "fork", DINOV_OPT_TEXT, &fork_from, "RUN@STEP", "start a new run from a checkpoint of another one", 0, 0, false},      \
-        {'t', "threads", DINOV_OPT_INT, &threads, "N", "threads (default 0: all cores)", 0, 1024, true},                           \
-        {0, "isa", DINOV_OPT_TEXT, &isa, "NAME", "force ref, avx2 or avx512 (default: the best here)", 0, 0, false},               \
-        {0,           "stop-after", DINOV_OPT_INT,                                                                                 \
-         &stop_after, "STEP",       "end after this step, as if stopped (default 0: at the end of the schedule)",                  \
-         0,           INT64_MAX,    false},                                                                                        \
-    {                                                                                                                              \
-        'q', "quiet", DINOV_OPT_FLAG, &quiet, NULL, "no progress and no notes", 0, 0, true                                         \
-    }
+#define TRAINING_OPTIONS \
+    {'o', "output", DINOV_OPT_TEXT, &output, "RUN", "the run's folder; an unfinished run in it goes on", 0, 0, true}, \
+    {'c', "config", DINOV_OPT_TEXT, &config_path, "FILE", "YAML, or tiny-cpu or small-1gpu (default: the official defaults)", 0, 0, true}, \
+    {0, "init", DINOV_OPT_TEXT, &init_path, "FILE", "start from this backbone, any layout dinov reads (default: fresh)", 0, 0, true}, \
+    {0, "fork", DINOV_OPT_TEXT, &fork_from, "RUN@STEP", "start a new run from a checkpoint of another one", 0, 0, false}, \
+    {0, "dry-run", DINOV_OPT_FLAG, &dry_run, NULL, "print the plan, draw the first batch in RUN.preview.png, train nothing", 0, 0, true}, \
+    {'t', "threads", DINOV_OPT_INT, &threads, "N", "threads (default 0: all cores)", 0, 1024, true}, \
+    {0, "isa", DINOV_OPT_TEXT, &isa, "NAME", "force ref, avx2 or avx512 (default: the best here)", 0, 0, false}, \
+    {0, "stop-after", DINOV_OPT_INT, &stop_after, "STEP", "end after this step, as if stopped (default 0: not)", 0, INT64_MAX, false}, \
+    {'q', "quiet", DINOV_OPT_FLAG, &quiet, NULL, "no progress and no notes", 0, 0, true}
+/* clang-format on */
 
 static const dinov_opt pretrain_options[] = {TRAINING_OPTIONS, {0}};
 

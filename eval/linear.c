@@ -17,7 +17,8 @@
 
 enum {
     KINDS         = 4,
-    EVALUATE_ROWS = 256, /* at a time, or a batch of training if that is more */
+    EVALUATE_ROWS = 256,     /* at a time, or a batch of training if that is more */
+    SMALL_STEP    = 1 << 22, /* products of a step that are done before threads have woken */
 };
 
 /* What a random stream of the probe is for: bits of its item above any class or classifier. */
@@ -39,6 +40,7 @@ struct dinov_probe {
     const dinov_labelled  *train;
     const dinov_ops       *ops;
     dinov_stream           stream;
+    dinov_pool            *pool, *step_pool; /* of evaluation and of training */
     int64_t                classes, batch, width, rows; /* width of a batch's row; rows that fit into x and z */
     int64_t                done, total;
     uint64_t               seed;
@@ -154,7 +156,7 @@ dinov_status dinov_probe_new(dinov_probe **out, const dinov_labelled *train, int
     DINOV_ASSERT(ops->real_size == sizeof(float) && o->batch >= 0 && o->iterations >= 0);
     p->train   = train;
     p->ops     = ops;
-    p->stream  = (dinov_stream){.pool = pool};
+    p->pool    = pool;
     p->classes = classes;
     p->batch   = o->batch ? o->batch : 128;
     p->total   = o->iterations ? o->iterations : 12500;
@@ -168,6 +170,9 @@ dinov_status dinov_probe_new(dinov_probe **out, const dinov_labelled *train, int
     lay_out(p);
     DINOV_TRY_GOTO(dinov_arena_allocate(&p->arena, "linear probe", err));
     lay_out(p);
+    int64_t products = 0;
+    for (int k = 0; k < p->kind_count; k++) products += p->batch * p->rate_count * classes * p->kind[k].inputs;
+    p->step_pool = products < SMALL_STEP ? NULL : pool;
     dinov_pool_run(pool, dinov_probe_count(p), draw_weights, p);
     *out = p;
     return DINOV_OK;
@@ -316,6 +321,7 @@ void dinov_probe_step(dinov_probe *p, const int32_t *rows)
     struct update update = {.p = p, .cosine = (1 + cos(pi * (double)p->done / (double)p->total)) / 2};
 
     DINOV_ASSERT(p->done < p->total);
+    p->stream.pool = p->step_pool;
     dinov_pool_run(p->stream.pool, p->batch, gather_row, &gather);
     for (struct kind *k = p->kind; k < p->kind + p->kind_count; k++) {
         dinov_mat x = inputs_of(p, k, p->batch), z = outputs_of(p, p->batch);
@@ -382,6 +388,7 @@ dinov_status dinov_probe_evaluate(dinov_probe *p, const dinov_labelled *test, di
         if (!test->cls[b] != !p->train->cls[b] || !test->mean != !p->train->mean)
             return dinov_fail(err, DINOV_ERR_SHAPE, "EVAL-KINDS", "%s: has other kinds of features than the %s", test->name,
                               p->train->name);
+    p->stream.pool = p->pool;
     for (int i = 0; i < dinov_probe_count(p); i++) scores[i] = (dinov_probe_score){0};
     for (int k = 0; k < p->kind_count; k++) pack_kind(p, &p->kind[k]);
     for (int64_t first = 0; first < test->count; first += p->rows) {

@@ -5,25 +5,22 @@
 #ifndef DINOV_FORMAT_CHECKPOINT_H
 #define DINOV_FORMAT_CHECKPOINT_H
 
-#include "base/file.h"
+#include "format/container.h"
 #include "format/document.h"
-#include "format/table.h"
 
 struct dinov_checkpoint {
-    char           name[DINOV_ESCAPED]; /* the path, for messages */
-    dinov_map      map;                 /* empty when opened from memory */
-    const uint8_t *data;                /* the tensor data in the file */
-    uint64_t       data_at;             /* its offset in the file */
-
-    dinov_text           json; /* the document */
+    dinov_container      file;
     dinov_document       document;
     dinov_document_store store;
-    dinov_table          table;
-    void                *copies; /* tensors that lie unaligned in memory */
     dinov_weights        weights;
 };
 
-/* Tensor i as it lies in the file. */
-dinov_span dinov_checkpoint_span(const dinov_checkpoint *ckpt, size_t i);
+/* As dinov_checkpoint_open, of a file that is mapped already; takes over `map`. */
+dinov_status dinov_checkpoint_open_map(dinov_checkpoint **out, dinov_map map, const char *name, dinov_error *err);
+
+/* As dinov_checkpoint_write; digest (NULL allowed) becomes that of the header. */
+dinov_status dinov_checkpoint_make(const char *path, const dinov_weights *weights, const dinov_provenance *provenance,
+                                   const dinov_proof *proof, const dinov_write_options *options, dinov_digest *digest,
+                                   dinov_error *err);
 
 #endif

@@ -4,6 +4,8 @@
 #include "base/alloc.h"
 #include "base/hash.h"
 
+#include <string.h>
+
 _Static_assert(sizeof(dinov_digest) == DINOV_XXH_HEX, "a digest is the hex of one XXH3-128");
 
 uint64_t dinov_block_count(uint64_t bytes) { return bytes / DINOV_CK_BLOCK + (bytes % DINOV_CK_BLOCK != 0); }
@@ -43,4 +45,37 @@ void dinov_blocks_digest(dinov_digest *out, const dinov_block *blocks, size_t co
 {
     struct job job = {out, blocks};
     dinov_pool_run(pool, (int64_t)count, digest_one, &job);
+}
+
+void dinov_integrity_build(dinov_text *t, const dinov_digest *digests, size_t count)
+{
+    dinov_json_put_int(t, ",\"integrity\":{\"algorithm\":\"xxh3-128\",\"block\":", DINOV_CK_BLOCK);
+    dinov_text_puts(t, ",\"digests\":[");
+    for (size_t i = 0; i < count; i++) {
+        dinov_text_puts(t, i ? ",\"" : "\"");
+        dinov_text_add(t, digests[i].hex, sizeof digests[i].hex);
+        dinov_text_puts(t, "\"");
+    }
+    dinov_text_puts(t, "]}");
+}
+
+dinov_status dinov_integrity_parse(json_t *root, dinov_digest **digests, size_t *count, const dinov_json *at, dinov_error *err)
+{
+    json_error_t e;
+    json_t      *list;
+
+    *digests = NULL;
+    if (json_unpack_ex(root, &e, 0, "{s:{s:o}}", "integrity", "digests", &list) != 0) return dinov_json_failed(at, &e, err);
+    if (!json_is_array(list)) return dinov_json_bad(at, "integrity.digests is no array", err);
+    *count   = json_array_size(list);
+    *digests = dinov_alloc(*count, sizeof **digests);
+    if (!*digests) return dinov_fail_nomem(err, at->where, "its digests");
+    for (size_t i = 0; i < *count; i++) {
+        const json_t *digest = json_array_get(list, i);
+        if (!json_is_string(digest) || json_string_length(digest) != DINOV_CK_DIGEST_SIZE ||
+            !dinov_json_hex(json_string_value(digest), DINOV_CK_DIGEST_SIZE))
+            return dinov_json_bad(at, "a digest is not 32 lowercase hex digits", err);
+        memcpy((*digests)[i].hex, json_string_value(digest), DINOV_CK_DIGEST_SIZE);
+    }
+    return DINOV_OK;
 }

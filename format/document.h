@@ -40,10 +40,6 @@ bool dinov_golden_legal(const dinov_golden *golden, int64_t patch);
 /* Canonical JSON of a checked document. */
 void dinov_document_build(dinov_text *text, const dinov_document *doc);
 
-/* Size, depth and number of values, without a parser: ERR_LIMIT (CK-DOCUMENT-LARGE). Escapes other
- * than those of section 3.3: ERR_CORRUPT (CK-DOCUMENT). */
-dinov_status dinov_document_limits(const char *json, size_t size, const char *where, dinov_error *err);
-
 /*
  * Parses, checks, and refuses what dinov_document_build would not have written: byte for byte where
  * the file uses no feature unknown here, value for value otherwise.

@@ -10,40 +10,30 @@ static const char middle[] = DINOV_CK_MIDDLE;
 
 /* ---- Writing ---- */
 
-dinov_status dinov_header_build(dinov_text *out, const dinov_document *doc, const dinov_named_tensor *const *tensors,
-                                size_t count, const char *where, dinov_error *err)
+dinov_status dinov_header_build(dinov_text *out, const dinov_text *json, const dinov_named_tensor *const *tensors, size_t count,
+                                const dinov_json *at, dinov_error *err)
 {
     static const char zeros[DINOV_CK_DIGEST_SIZE + 1] = "00000000000000000000000000000000";
-    dinov_status      status = DINOV_OK;
-    dinov_text        json   = {0};
+    char              digest[DINOV_CK_DIGEST_SIZE];
 
-    dinov_document_build(&json, doc);
-    if (!json.failed) DINOV_TRY_GOTO(dinov_document_limits(json.data, json.size, where, err));
-
+    if (json->failed) return dinov_fail_nomem(err, at->where, at->what);
+    DINOV_TRY(dinov_json_limits(json->data, json->size, at, err));
     dinov_text_add(out, "\0\0\0\0\0\0\0\0", DINOV_CK_LENGTH_BYTES);
     dinov_text_puts(out, prefix);
     dinov_text_puts(out, zeros);
     dinov_text_puts(out, middle);
-    if (!json.failed) dinov_text_escaped(out, json.data, json.size);
+    dinov_text_escaped(out, json->data, json->size);
     dinov_text_puts(out, "\"}");
     dinov_table_build(out, tensors, count);
     while (!out->failed && out->size % DINOV_CK_ALIGN != 0) dinov_text_puts(out, " ");
-    if (json.failed || out->failed) {
-        status = dinov_fail_nomem(err, where, "its header");
-        goto fail;
-    }
-    if (out->size - DINOV_CK_LENGTH_BYTES > DINOV_CK_MAX_HEADER) {
-        status = dinov_fail(err, DINOV_ERR_LIMIT, "CK-HEADER-LARGE", "%s: the header would have %zu bytes, expected at most %d",
-                            where, out->size - DINOV_CK_LENGTH_BYTES, DINOV_CK_MAX_HEADER);
-        goto fail;
-    }
+    if (out->failed) return dinov_fail_nomem(err, at->where, "its header");
+    if (out->size - DINOV_CK_LENGTH_BYTES > DINOV_CK_MAX_HEADER)
+        return dinov_fail(err, DINOV_ERR_LIMIT, "CK-HEADER-LARGE", "%s: the header would have %zu bytes, expected at most %d", at->where,
+                          out->size - DINOV_CK_LENGTH_BYTES, DINOV_CK_MAX_HEADER);
     dinov_put_le64((uint8_t *)out->data, out->size - DINOV_CK_LENGTH_BYTES);
-    char digest[DINOV_CK_DIGEST_SIZE];
     dinov_xxh128_hex(digest, out->data, out->size);
     memcpy(out->data + DINOV_CK_DIGEST_AT, digest, sizeof digest);
-fail:
-    dinov_text_clear(&json);
-    return status;
+    return DINOV_OK;
 }
 
 /* ---- What a file that is not ours looks like ---- */

@@ -5,12 +5,13 @@
 #ifndef DINOV_FORMAT_HEADER_H
 #define DINOV_FORMAT_HEADER_H
 
-#include "format/document.h"
+#include "format/json.h"
+#include "format/layout.h"
 #include "format/table.h"
 
-/* Canonical bytes 0..8+N for tensors in file order. ERR_LIMIT, ERR_NOMEM. */
-dinov_status dinov_header_build(dinov_text *out, const dinov_document *doc, const dinov_named_tensor *const *tensors,
-                                size_t count, const char *where, dinov_error *err);
+/* Canonical bytes 0..8+N: a document, and tensors in file order. ERR_LIMIT, ERR_NOMEM. */
+dinov_status dinov_header_build(dinov_text *out, const dinov_text *json, const dinov_named_tensor *const *tensors, size_t count,
+                                const dinov_json *at, dinov_error *err);
 
 /* Bytes 8 on are the prefix, as far as they go: a checkpoint, perhaps one cut short. */
 bool dinov_header_ours(const uint8_t *data, size_t size);

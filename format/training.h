@@ -1,75 +1,64 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Training checkpoints (spec/checkpoint.md 11): a folder with the averaged backbone as an ordinary
- * checkpoint, files of state, and a manifest that is written last and holds their digests. Without its
- * manifest the folder is nothing; with it, it is whole.
+ * Training checkpoints: a folder with the averaged backbone, files of state, and the manifest that
+ * vouches for them; and the folder of a run, which holds one such folder for each step that was saved
+ * (spec/checkpoint.md 12).
+ *     RUN/step-000001250/manifest.json
+ *                        backbone.safetensors      an ordinary checkpoint
+ *                        state-00000.safetensors   student, moments, ..: format/state.h
+ * Files are reached beneath the open folder by names that follow from their place, never through a link.
  */
 #ifndef DINOV_FORMAT_TRAINING_H
 #define DINOV_FORMAT_TRAINING_H
 
-#include "base/file.h"
-#include "base/hash.h"
-#include "base/text.h"
-#include "dinov/format.h"
+#include "format/manifest.h"
 
-#define DINOV_MANIFEST "manifest.json"
-#define DINOV_BACKBONE_FILE "backbone.safetensors"
+enum { DINOV_STEP_NAME = 16, DINOV_TRAINING_PATH = 4096 };
 
-enum { DINOV_MANIFEST_BYTES = 4 << 20, DINOV_MANIFEST_FILES = 4096, DINOV_FILE_NAME = 64 };
+typedef struct dinov_training dinov_training;
 
-typedef struct dinov_manifest_file {
-    char     name[DINOV_FILE_NAME]; /* plain: letters, digits, '.', '-', '_'; not beginning with '.' */
-    uint64_t bytes;
-    char     digest[DINOV_XXH_HEX + 1]; /* XXH3-128 of the file */
-} dinov_manifest_file;
+/* Opens the folder of a step. Structure is proven and every file is the one that the manifest names; tensor bytes are not read.
+ * ERR_FORMAT (MAN-NONE: no manifest; MAN-FORMAT), ERR_VERSION, ERR_CORRUPT (MAN-FILE: a file is missing, a link, or another one;
+ * and those of the files), ERR_LIMIT, ERR_IO, ERR_NOMEM. */
+dinov_status dinov_training_open(dinov_training **out, const char *path, dinov_error *err);
+/* Recomputes every digest with `threads` threads (0: all cores). ERR_CORRUPT names file, tensor and bytes. */
+dinov_status dinov_training_verify(const dinov_training *training, int threads, dinov_error *err);
+/* NULL, or a pointer to NULL, is allowed. */
+void dinov_training_close(dinov_training **training);
 
-/* What a step needs besides tensors. Strings belong to the manifest that was parsed, or to the caller who writes. */
-typedef struct dinov_manifest {
-    int64_t                    iteration;  /* steps done */
-    int64_t                    adam_step;  /* optimiser steps taken */
-    int64_t                    samples;    /* drawn from the data: where the loader goes on */
-    int64_t                    bad_steps;  /* in a row, up to here */
-    const char                *isa;        /* instruction set: another one would round differently */
-    const char                *config;     /* the effective configuration, YAML */
-    const char                *teacher;    /* distillation: where the teacher was, else "" */
-    const char                *teacher_id; /* and its content id, else "" */
-    const dinov_manifest_file *files;
-    size_t                     file_count;
-} dinov_manifest;
+/* Valid until close. */
+const char             *dinov_training_path(const dinov_training *training); /* the step's folder */
+const dinov_manifest   *dinov_training_manifest(const dinov_training *training);
+const dinov_checkpoint *dinov_training_backbone(const dinov_training *training);
+/* The tensors of the state, of all files together, sorted by name. */
+const dinov_named_tensor *dinov_training_state(const dinov_training *training, size_t *count);
+/* One of them, by name; NULL when there is none. */
+const dinov_tensor *dinov_training_find_tensor(const dinov_training *training, const char *name);
 
-/* Canonical bytes. text->failed when memory ran out. */
-void dinov_manifest_build(dinov_text *text, const dinov_manifest *manifest);
+/* ---- Runs ---- */
 
-/* Strict: the digest first, then the version, then what dinov_manifest_build would have written, byte for byte.
- * *storage (dinov_manifest_free) holds strings and files. ERR_FORMAT MAN-FORMAT, ERR_CORRUPT MAN-DIGEST, MAN-CONTENT; ERR_VERSION
- * MAN-NEWER; ERR_LIMIT MAN-LARGE. */
-dinov_status dinov_manifest_parse(dinov_manifest *out, void **storage, const void *bytes, size_t size, const char *where,
-                                  dinov_error *err);
-void         dinov_manifest_free(void *storage); /* NULL allowed */
+/* "step-000001250", and back. False for a name that is none. */
+const char *dinov_step_name(char out[DINOV_STEP_NAME], int64_t iteration);
+bool        dinov_step_parse(const char *name, int64_t *iteration);
 
-/* Size and digest of FOLDER/NAME, read back from the file. ERR_CORRUPT MAN-FILE when it is no plain file. */
-dinov_status dinov_manifest_add(dinov_manifest_file *out, const char *folder, const char *name, dinov_error *err);
+/* The iterations of a run's committed steps (those with a manifest), newest first; the caller's (dinov_free). ERR_IO (RUN-OPEN). */
+dinov_status dinov_steps_list(int64_t **out, size_t *count, const char *run, dinov_error *err);
 
-/* A file of state: safetensors in the one spelling of section 3, without the profile's metadata. It appears whole or not at
- * all; an existing one is replaced. */
-dinov_status dinov_state_write(const char *folder, const char *name, const dinov_named_tensor *tensors, size_t count,
-                               dinov_error *err);
+/* Sentences on the way: a damaged checkpoint that is passed over. */
+typedef void (*dinov_training_note)(void *arg, const char *sentence);
 
-/* A mapped file of state. */
-typedef struct dinov_state_file {
-    dinov_map                 map;
-    void                     *table; /* of the names */
-    const dinov_named_tensor *tensors;
-    size_t                    count;
-} dinov_state_file;
+typedef struct dinov_find_options {
+    int                 verify;  /* 1: tensor bytes are checked too, so that what is found is whole (default 0) */
+    int                 threads; /* for that; 0: all cores */
+    dinov_training_note note;    /* NULL: nobody is told */
+    void               *arg;
+} dinov_find_options;
 
-/* ERR_CORRUPT (STATE-HEADER, and section 3's codes) for whatever dinov_state_write would not have written. Damage to the tensors'
- * bytes is for dinov_manifest_check to find. */
-dinov_status dinov_state_open(dinov_state_file *out, const char *path, dinov_error *err);
-dinov_status dinov_state_parse(dinov_state_file *out, const void *bytes, size_t size, const char *where, dinov_error *err);
-void         dinov_state_close(dinov_state_file *file);
+/* The newest step of a run that is not damaged; damaged ones are named in a note and passed over. *out NULL: nothing has been
+ * committed. ERR_CORRUPT (RUN-BROKEN) when all are damaged; other failures than damage are the caller's to know. `options` may be NULL. */
+dinov_status dinov_training_newest(dinov_training **out, const char *run, const dinov_find_options *options, dinov_error *err);
 
-/* Every file of the folder that the manifest names is there, plain, and has its size and digest. ERR_CORRUPT MAN-FILE. */
-dinov_status dinov_manifest_check(const dinov_manifest *manifest, const char *folder, dinov_error *err);
+/* "RUN", "RUN@STEP" or a step's own folder. ERR_IO (RUN-STEP) when there is no such step. */
+dinov_status dinov_training_find(dinov_training **out, const char *which, const dinov_find_options *options, dinov_error *err);
 
 #endif

@@ -26,21 +26,21 @@ static int64_t widest(int64_t a, int64_t b) { return a > b ? a : b; }
 
 static struct acts lay_out(const dinov_vit *vit, void *memory, int64_t images, int64_t h, int64_t w, int threads)
 {
-    const dinov_model *m    = &vit->config;
-    int64_t            T    = 1 + m->registers + h * w, M = images * T, C = m->dim;
+    const dinov_model *m = &vit->config;
+    int64_t            T = 1 + m->registers + h * w, M = images * T, C = m->dim;
     int64_t            in   = m->channels * m->patch * m->patch;
     size_t             real = vit->ops->real_size;
     char              *at   = memory;
 
-    size_t wide  = (size_t)widest(M * widest(row_stride(3 * C), row_stride(m->hidden)), h * w * row_stride(in)) * real;
-    size_t plain = (size_t)(M * row_stride(C)) * real;
-    struct acts a = {
-        .x       = {at, M, C, row_stride(C)},
-        .normed  = {at + plain, M, C, row_stride(C)},
-        .qkv     = {at + 2 * plain, M, 3 * C, row_stride(3 * C)},
-        .hidden  = {at + 2 * plain, M, m->hidden, row_stride(m->hidden)},
-        .patches = {at + 2 * plain, h * w, in, row_stride(in)},
-        .scratch = at + 2 * plain + wide,
+    size_t      wide  = (size_t)widest(M * widest(row_stride(3 * C), row_stride(m->hidden)), h * w * row_stride(in)) * real;
+    size_t      plain = (size_t)(M * row_stride(C)) * real;
+    struct acts a     = {
+            .x       = {at, M, C, row_stride(C)},
+            .normed  = {at + plain, M, C, row_stride(C)},
+            .qkv     = {at + 2 * plain, M, 3 * C, row_stride(3 * C)},
+            .hidden  = {at + 2 * plain, M, m->hidden, row_stride(m->hidden)},
+            .patches = {at + 2 * plain, h * w, in, row_stride(in)},
+            .scratch = at + 2 * plain + wide,
     };
     a.size = 2 * plain + wide + vit->ops->attention_scratch(images, T, m->heads, C / m->heads, threads);
     return a;
@@ -68,8 +68,10 @@ static void embed(const dinov_vit *vit, dinov_stream *s, struct acts *a, int64_t
     dinov_mat          pos_patches = {(char *)(uintptr_t)pos + (size_t)C * real, h * w, C, C};
 
     for (int64_t c = 0; c < C; c++) {
-        if (real == sizeof(float)) ((float *)head.data)[c] = ((const float *)vit->cls)[c] + ((const float *)pos)[c];
-        else ((double *)head.data)[c] = ((const double *)vit->cls)[c] + ((const double *)pos)[c];
+        if (real == sizeof(float))
+            ((float *)head.data)[c] = ((const float *)vit->cls)[c] + ((const float *)pos)[c];
+        else
+            ((double *)head.data)[c] = ((const double *)vit->cls)[c] + ((const double *)pos)[c];
     }
     for (int64_t r = 0; r < R; r++)
         memcpy((char *)head.data + (size_t)((1 + r) * head.ld) * real, (const char *)vit->registers + (size_t)(r * C) * real,
@@ -93,8 +95,8 @@ static void block_forward(const dinov_vit *vit, const dinov_vit_block *b, dinov_
     ops->linear(s, &a->x, &a->hidden, &b->down, &a->x, b->ls2);
 }
 
-void dinov_vit_forward(const dinov_vit *vit, dinov_pool *pool, void *memory, const float *pixels, const void *pos,
-                       int64_t images, int64_t h, int64_t w, int64_t last, dinov_vit_tap tap, void *arg)
+void dinov_vit_forward(const dinov_vit *vit, dinov_pool *pool, void *memory, const float *pixels, const void *pos, int64_t images,
+                       int64_t h, int64_t w, int64_t last, dinov_vit_tap tap, void *arg)
 {
     struct acts        a     = lay_out(vit, memory, images, h, w, dinov_pool_threads(pool));
     dinov_stream       s     = {pool, a.scratch};

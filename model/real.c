@@ -21,7 +21,9 @@ void dinov_to_real(void *out, size_t real_size, const void *in, dinov_dtype dtyp
     }
     for (uint64_t i = 0; i < count; i++) {
         float value = load(p + i * step, dtype);
-        if (real_size == sizeof(float)) ((float *)out)[i] = value;
-        else ((double *)out)[i] = value;
+        if (real_size == sizeof(float))
+            ((float *)out)[i] = value;
+        else
+            ((double *)out)[i] = value;
     }
 }

@@ -17,8 +17,10 @@ static inline double dinov_real_get(const void *array, size_t real_size, int64_t
 }
 static inline void dinov_real_set(void *array, size_t real_size, int64_t i, double value)
 {
-    if (real_size == sizeof(float)) ((float *)array)[i] = (float)value;
-    else ((double *)array)[i] = value;
+    if (real_size == sizeof(float))
+        ((float *)array)[i] = (float)value;
+    else
+        ((double *)array)[i] = value;
 }
 
 #endif

@@ -34,10 +34,14 @@ static void range_of(const dinov_param *p, float *centre, float *spread)
 {
     bool norm = strstr(p->name, "norm") != NULL;
     *centre   = 0;
-    if (norm && ends_with(p->name, ".weight")) *centre = 1, *spread = 0.3f;
-    else if (ends_with(p->name, ".gamma")) *centre = 0.3f, *spread = 0.2f;
-    else if (ends_with(p->name, ".bias")) *spread = 0.2f;
-    else if (ends_with(p->name, "_token") || ends_with(p->name, "_tokens") || ends_with(p->name, "pos_embed")) *spread = 0.5f;
+    if (norm && ends_with(p->name, ".weight"))
+        *centre = 1, *spread = 0.3f;
+    else if (ends_with(p->name, ".gamma"))
+        *centre = 0.3f, *spread = 0.2f;
+    else if (ends_with(p->name, ".bias"))
+        *spread = 0.2f;
+    else if (ends_with(p->name, "_token") || ends_with(p->name, "_tokens") || ends_with(p->name, "pos_embed"))
+        *spread = 0.5f;
     else {
         int64_t inputs = 1;
         for (int i = 1; i < p->rank; i++) inputs *= p->dim[i];
@@ -90,8 +94,10 @@ dinov_status dinov_seeded_new(dinov_weights **out, const dinov_model *model, uin
         s->tensors[i].name = s->names[i];
         status             = fill(&s->tensors[i], &p, seed, err);
     }
-    if (status != DINOV_OK) dinov_seeded_free(&handle);
-    else *out = handle;
+    if (status != DINOV_OK)
+        dinov_seeded_free(&handle);
+    else
+        *out = handle;
     return status;
 }
 

@@ -48,8 +48,7 @@ static uint64_t elements_of(const dinov_tensor *t)
 /* The tensor as `real`: its own bytes when they already are, else converted into `wide`. */
 static const void *as_real(struct placer *p, const dinov_tensor *t)
 {
-    if (t->dtype == DINOV_F32 && p->ops->real_size == sizeof(float) && (uintptr_t)t->data % sizeof(float) == 0)
-        return t->data;
+    if (t->dtype == DINOV_F32 && p->ops->real_size == sizeof(float) && (uintptr_t)t->data % sizeof(float) == 0) return t->data;
     dinov_to_real(p->wide, p->ops->real_size, t->data, t->dtype, elements_of(t));
     return p->wide;
 }
@@ -80,11 +79,11 @@ static dinov_linear linear(struct placer *p, const char *prefix, const char *nam
     snprintf(full, sizeof full, "%s.bias", name);
     const dinov_tensor *bias = find(p, prefix, full);
 
-    int64_t      n      = weight->dim[0], k = (int64_t)elements_of(weight) / n;
-    void        *packed = place(p, p->ops->linear_size(n, k));
+    int64_t      n = weight->dim[0], k = (int64_t)elements_of(weight) / n;
+    void        *packed      = place(p, p->ops->linear_size(n, k));
     void        *packed_bias = place(p, p->ops->linear_bias_size(n));
-    dinov_linear l      = {.n = n, .k = k, .act = act, .packed = packed, .bias = packed_bias};
-    size_t       size   = elements_of(weight) * p->ops->real_size;
+    dinov_linear l           = {.n = n, .k = k, .act = act, .packed = packed, .bias = packed_bias};
+    size_t       size        = elements_of(weight) * p->ops->real_size;
     if (size > p->wide_size) p->wide_size = size;
     if (packed) {
         p->ops->linear_pack(&p->stream, packed, as_real(p, weight), n, k, act);
@@ -114,9 +113,9 @@ static void walk(struct placer *p, dinov_vit *vit)
         b->ls1          = vector(p, prefix, "ls1.gamma");
         b->norm2_weight = vector(p, prefix, "norm2.weight");
         b->norm2_bias   = vector(p, prefix, "norm2.bias");
-        b->up   = linear(p, prefix, swiglu ? "mlp.w12" : "mlp.fc1", swiglu ? DINOV_ACT_SWIGLU : DINOV_ACT_GELU);
-        b->down = linear(p, prefix, swiglu ? "mlp.w3" : "mlp.fc2", DINOV_ACT_NONE);
-        b->ls2  = vector(p, prefix, "ls2.gamma");
+        b->up           = linear(p, prefix, swiglu ? "mlp.w12" : "mlp.fc1", swiglu ? DINOV_ACT_SWIGLU : DINOV_ACT_GELU);
+        b->down         = linear(p, prefix, swiglu ? "mlp.w3" : "mlp.fc2", DINOV_ACT_NONE);
+        b->ls2          = vector(p, prefix, "ls2.gamma");
     }
 }
 
@@ -129,8 +128,7 @@ static bool needs_wide(const struct placer *p)
     return false;
 }
 
-dinov_status dinov_vit_init(dinov_vit *vit, const dinov_weights *weights, const dinov_ops *ops, dinov_pool *pool,
-                            dinov_error *err)
+dinov_status dinov_vit_init(dinov_vit *vit, const dinov_weights *weights, const dinov_ops *ops, dinov_pool *pool, dinov_error *err)
 {
     *vit = (dinov_vit){.config = weights->model, .ops = ops};
     DINOV_TRY(dinov_weights_check(weights, "model", err));

@@ -33,8 +33,7 @@ typedef struct dinov_vit {
 } dinov_vit;
 
 /* Checks and copies `weights`, which are not needed afterwards. */
-dinov_status dinov_vit_init(dinov_vit *vit, const dinov_weights *weights, const dinov_ops *ops, dinov_pool *pool,
-                            dinov_error *err);
+dinov_status dinov_vit_init(dinov_vit *vit, const dinov_weights *weights, const dinov_ops *ops, dinov_pool *pool, dinov_error *err);
 void         dinov_vit_clear(dinov_vit *vit); /* of a zeroed or initialised one */
 
 /* Position embeddings for a grid of h x w patches: out is real [1 + h*w, C] packed. The trained grid
@@ -51,7 +50,7 @@ size_t dinov_vit_memory(const dinov_vit *vit, int64_t images, int64_t h, int64_t
 /* pixels: [images, channels, h*p, w*p], normalised; pos: of dinov_vit_pos; memory: of
  * dinov_vit_memory, 64-byte aligned. Runs on `pool` (NULL: the calling thread). Blocks after
  * `last` (0-based) are not computed. */
-void dinov_vit_forward(const dinov_vit *vit, dinov_pool *pool, void *memory, const float *pixels, const void *pos,
-                       int64_t images, int64_t h, int64_t w, int64_t last, dinov_vit_tap tap, void *arg);
+void dinov_vit_forward(const dinov_vit *vit, dinov_pool *pool, void *memory, const float *pixels, const void *pos, int64_t images,
+                       int64_t h, int64_t w, int64_t last, dinov_vit_tap tap, void *arg);
 
 #endif

@@ -91,6 +91,9 @@ dinov_status dinov_config_read(dinov_config *config, const void *yaml, size_t si
 dinov_status dinov_config_load(dinov_config *config, const char *path, dinov_config_note note, void *arg, dinov_error *err);
 /* "optim.base_lr=0.002", "ibot.mask_ratio_min_max=[0.1,0.5]"; a value in quotes is read as YAML, any other text as it is. */
 dinov_status dinov_config_set(dinov_config *config, const char *assignment, dinov_config_note note, void *arg, dinov_error *err);
+/* Sets a key that exists from text as it is, a path of an option say, under the same bounds; `where` stands for its place.
+ * CFG-VALUE. */
+dinov_status dinov_config_put(dinov_config *config, const char *key, const char *text, const char *where, dinov_error *err);
 
 /* Every key, as YAML that reads back to the same configuration. dinov_text_clear; `failed` when memory ran out. */
 void dinov_config_print(const dinov_config *config, dinov_text *out);

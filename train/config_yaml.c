@@ -15,7 +15,8 @@
 /* static const struct preset { const char *name, *yaml; } presets[]: made from configs/ when building. */
 #include "train/presets.inc"
 
-enum { MOST_BYTES = 1 << 20, NAME = 256, DEPTH = 8, SEEN = 512 };
+/* Upstream's longest file has 3 KB. libyaml compares %TAG lines with each other, which takes the square of the size. */
+enum { MOST_BYTES = 1 << 16, NAME = 256, DEPTH = 8, SEEN = 512 };
 
 struct reader {
     dinov_config     *config;
@@ -309,7 +310,7 @@ dinov_status dinov_config_read(dinov_config *config, const void *yaml, size_t si
     r.seen = dinov_calloc(SEEN, sizeof *r.seen);
     if (!r.seen) return dinov_fail_nomem(err, r.name, "its keys");
     if (size > MOST_BYTES)
-        status = dinov_fail(err, DINOV_ERR_CONFIG, "CFG-YAML", "%s: expected at most 1 MiB, found %zu bytes", r.name, size);
+        status = dinov_fail(err, DINOV_ERR_CONFIG, "CFG-YAML", "%s: expected at most 64 KiB, found %zu bytes", r.name, size);
     else if (!yaml_parser_initialize(&parser))
         status = dinov_fail_nomem(err, r.name, "its YAML");
     else {
@@ -341,6 +342,13 @@ dinov_status dinov_config_set(dinov_config *config, const char *assignment, dino
     }
     bool null = strcmp(text, "null") == 0 || strcmp(text, "~") == 0;
     return set(&r, name, null ? "" : text, *text == '[' ? LIST : ONE, r.name);
+}
+
+dinov_status dinov_config_put(dinov_config *config, const char *key, const char *text, const char *where, dinov_error *err)
+{
+    const struct row *row = find(key);
+    DINOV_ASSERT(row);
+    return dinov_config_set_row(config, row, text, where, err);
 }
 
 dinov_status dinov_config_load(dinov_config *config, const char *path, dinov_config_note note, void *arg, dinov_error *err)

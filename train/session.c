@@ -4,6 +4,8 @@
 #include "base/alloc.h"
 #include "format/params.h"
 #include "model/real.h"
+#include "train/data/preview.h"
+#include "train/knn_watch.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -26,9 +28,11 @@ struct dinov_session {
     dinov_run          *run;
     dinov_trainer      *trainer;
     dinov_loader       *loader;
-    dinov_views        *views;   /* [accumulation] */
-    const dinov_batch **batches; /* those behind the views */
-    char                teacher_id[80];
+    dinov_knn_watch    *probe;                         /* NULL: no k-NN figures */
+    double              knn;                           /* the last one; negative: none yet */
+    dinov_views        *views;                         /* [accumulation] */
+    const dinov_batch **batches;                       /* those behind the views */
+    char                teacher[PATH], teacher_id[80]; /* its checkpoint's folder and content id; "": its own average */
 
     int64_t iteration, total, saved; /* steps done; of the run; in the last checkpoint */
     int64_t bad_steps, bad_pictures, warned;
@@ -85,44 +89,44 @@ static dinov_status open_data(dinov_session *s, dinov_error *err)
 
 /* A checkpoint of this run, or of the run that is forked, to go on from. */
 struct start {
-    bool           found, forked;
-    char           path[PATH];
-    dinov_manifest manifest;
-    void          *storage;
+    dinov_training *from; /* NULL: a new run */
+    bool            forked;
 };
 
 static dinov_status find_start(dinov_session *s, struct start *start, dinov_error *err)
 {
-    DINOV_TRY(dinov_run_newest(s->options.output, &start->manifest, &start->storage, start->path, sizeof start->path, &start->found,
-                               s->options.note, s->options.arg, err));
-    if (start->found && s->options.fork)
+    const dinov_find_options how = {.verify = 1, .threads = s->options.threads, .note = s->options.note, .arg = s->options.arg};
+    DINOV_TRY(dinov_run_resume(s->run, &start->from, s->options.threads, err));
+    if (start->from && s->options.fork)
         return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-CHANGED",
                           "%s: this run has begun already; --fork starts a new run: give another -o", s->options.output);
     if (!s->options.fork) return DINOV_OK;
-    start->found = start->forked = true;
-    return dinov_run_find(s->options.fork, &start->manifest, &start->storage, start->path, sizeof start->path, err);
+    start->forked = true;
+    return dinov_training_find(&start->from, s->options.fork, &how, err);
 }
 
 /* The run in the folder and the run asked for are the same one. */
 static dinov_status same_run(dinov_session *s, const struct start *start, dinov_error *err)
 {
-    dinov_config saved;
-    dinov_text   diff = {0};
+    const dinov_manifest *manifest = dinov_training_manifest(start->from);
+    const char           *path     = dinov_training_path(start->from);
+    dinov_config          saved;
+    dinov_text            diff = {0};
 
-    if (strcmp(start->manifest.isa, s->ops->name) != 0)
+    if (strcmp(manifest->isa, s->ops->name) != 0)
         return dinov_fail(err, DINOV_ERR_UNSUPPORTED, "RUN-ISA",
                           "%s: this run was made with instruction set %s, and here it would be %s, which rounds otherwise; "
                           "give --isa %s, or start a new run with --fork",
-                          start->path, start->manifest.isa, s->ops->name, start->manifest.isa);
+                          path, manifest->isa, s->ops->name, manifest->isa);
     if (start->forked) return DINOV_OK;
     dinov_config_default(&saved);
-    DINOV_TRY(dinov_config_read(&saved, start->manifest.config, strlen(start->manifest.config), start->path, NULL, NULL, err));
+    DINOV_TRY(dinov_config_read(&saved, manifest->config, strlen(manifest->config), path, NULL, NULL, err));
     bool         differs = dinov_config_diff(&saved, &s->config, false, &diff);
     dinov_status status  = diff.failed ? dinov_fail_nomem(err, "configuration", "the difference")
                            : differs   ? dinov_fail(err, DINOV_ERR_CONFIG, "CFG-CHANGED",
                                                     "%s: this run has another configuration; --fork %s@%" PRId64
                                                     " -o NEW starts a new one from it. What differs:\n%s",
-                                                    s->options.output, s->options.output, start->manifest.iteration, diff.data)
+                                                    s->options.output, s->options.output, manifest->iteration, diff.data)
                                        : DINOV_OK;
     dinov_text_clear(&diff);
     return status;
@@ -131,15 +135,10 @@ static dinov_status same_run(dinov_session *s, const struct start *start, dinov_
 /* The model's numbers: of the checkpoint, of the weights to start from, or of the configuration. */
 static dinov_status choose_model(dinov_session *s, const struct start *start, dinov_error *err)
 {
-    char              path[PATH + 32];
-    dinov_checkpoint *backbone;
     DINOV_TRY(dinov_config_model(&s->config, &s->model, err));
-    if (start->found) {
-        snprintf(path, sizeof path, "%s/" DINOV_BACKBONE_FILE, start->path);
-        DINOV_TRY(dinov_checkpoint_open(&backbone, path, err));
-        s->model = dinov_checkpoint_weights(backbone)->model;
-        dinov_checkpoint_close(&backbone);
-    } else if (s->options.init)
+    if (start->from)
+        s->model = dinov_checkpoint_weights(dinov_training_backbone(start->from))->model;
+    else if (s->options.init)
         s->model = s->options.init->model;
     if (s->model.patch != s->config.student.patch_size)
         return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-VALUE",
@@ -164,25 +163,19 @@ static dinov_status init_student(dinov_session *s, dinov_error *err)
     return DINOV_OK;
 }
 
-/* What the teacher of a distillation is, from the checkpoint of the run that made it. */
-static dinov_status describe_teacher(dinov_session *s, dinov_teacher *out, char *path, size_t size, dinov_error *err)
+/* What the teacher of a distillation is, from the checkpoint of the run that made it. *from is the caller's to close. */
+static dinov_status open_teacher(dinov_session *s, dinov_teacher *out, dinov_training **from, dinov_error *err)
 {
-    char              backbone_path[PATH + 32];
-    dinov_manifest    manifest;
-    void             *storage;
-    dinov_config      config;
-    dinov_checkpoint *backbone;
+    const dinov_find_options how = {.verify = 1, .threads = s->options.threads, .note = s->options.note, .arg = s->options.arg};
+    dinov_config             config;
 
-    DINOV_TRY(dinov_run_find(s->options.teacher, &manifest, &storage, path, size, err));
+    DINOV_TRY(dinov_training_find(from, s->options.teacher, &how, err));
+    const char *yaml = dinov_training_manifest(*from)->config;
+    snprintf(s->teacher, sizeof s->teacher, "%s", dinov_training_path(*from));
+    snprintf(s->teacher_id, sizeof s->teacher_id, "%s", dinov_checkpoint_content_id(dinov_training_backbone(*from)));
     dinov_config_default(&config);
-    dinov_status status = dinov_config_read(&config, manifest.config, strlen(manifest.config), path, NULL, NULL, err);
-    dinov_manifest_free(storage);
-    DINOV_TRY(status);
-    snprintf(backbone_path, sizeof backbone_path, "%s/" DINOV_BACKBONE_FILE, path);
-    DINOV_TRY(dinov_checkpoint_open(&backbone, backbone_path, err));
-    out->model = dinov_checkpoint_weights(backbone)->model;
-    snprintf(s->teacher_id, sizeof s->teacher_id, "%s", dinov_checkpoint_content_id(backbone));
-    dinov_checkpoint_close(&backbone);
+    DINOV_TRY(dinov_config_read(&config, yaml, strlen(yaml), s->teacher, NULL, NULL, err));
+    out->model                 = dinov_checkpoint_weights(dinov_training_backbone(*from))->model;
     out->separate_head         = config.ibot.separate_head;
     out->head[DINOV_TERM_DINO] = dinov_config_head(&config.dino.head, out->model.dim);
     out->head[DINOV_TERM_IBOT] =
@@ -190,34 +183,46 @@ static dinov_status describe_teacher(dinov_session *s, dinov_teacher *out, char 
     return DINOV_OK;
 }
 
+static dinov_status load(dinov_session *s, const struct start *start, dinov_error *err)
+{
+    const dinov_manifest *manifest = dinov_training_manifest(start->from);
+    DINOV_TRY(dinov_run_load(start->from, dinov_trainer_state(s->trainer), err));
+    s->iteration = manifest->iteration;
+    s->bad_steps = manifest->bad_steps;
+    s->saved     = start->forked ? -1 : s->iteration;
+    if (s->iteration < s->total)
+        note(s, "going on after step %" PRId64 " of %" PRId64 " (%s)", s->iteration, s->total, dinov_training_path(start->from));
+    return DINOV_OK;
+}
+
 static dinov_status open_trainer(dinov_session *s, const struct start *start, dinov_error *err)
 {
-    char                  path[PATH];
+    dinov_status          status;
     dinov_teacher         teacher;
-    dinov_trainer_options o = {.config = &s->config, .model = &s->model, .ops = s->ops, .pool = s->pool};
+    dinov_training       *from     = NULL;
+    const dinov_manifest *manifest = start->from ? dinov_training_manifest(start->from) : NULL;
+    dinov_trainer_options o        = {.config = &s->config, .model = &s->model, .ops = s->ops, .pool = s->pool};
     if (s->options.teacher) {
-        DINOV_TRY(describe_teacher(s, &teacher, path, sizeof path, err));
+        DINOV_TRY_GOTO(open_teacher(s, &teacher, &from, err));
         o.teacher = &teacher;
     }
-    if (start->found && !start->forked && strcmp(start->manifest.teacher_id, s->teacher_id) != 0)
-        return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-CHANGED",
-                          "%s: this run has another teacher: %s (%s); --fork starts a new run", s->options.output,
-                          start->manifest.teacher[0] ? start->manifest.teacher : "its own average", start->manifest.teacher_id);
-    DINOV_TRY(dinov_trainer_new(&s->trainer, &o, err));
-    if (s->options.teacher) {
-        dinov_train_state *state = dinov_trainer_state(s->trainer);
-        DINOV_TRY(dinov_run_load_average(path, state->teacher_set, state->teacher, err));
+    if (manifest && !start->forked && strcmp(manifest->teacher_id, s->teacher_id) != 0) {
+        status =
+            dinov_fail(err, DINOV_ERR_CONFIG, "CFG-CHANGED", "%s: this run has another teacher: %s (%s); --fork starts a new run",
+                       s->options.output, manifest->teacher[0] ? manifest->teacher : "its own average", manifest->teacher_id);
+        goto fail;
     }
-    if (!start->found) return s->options.init ? init_student(s, err) : DINOV_OK;
+    DINOV_TRY_GOTO(dinov_trainer_new(&s->trainer, &o, err));
     dinov_train_state *state = dinov_trainer_state(s->trainer);
-    DINOV_TRY(dinov_run_load(start->path, state, err));
-    state->adam_step = start->manifest.adam_step;
-    s->iteration     = start->manifest.iteration;
-    s->bad_steps     = start->manifest.bad_steps;
-    s->saved         = start->forked ? -1 : s->iteration;
-    if (s->iteration < s->total)
-        note(s, "going on after step %" PRId64 " of %" PRId64 " (%s)", s->iteration, s->total, start->path);
-    return DINOV_OK;
+    DINOV_TRY_GOTO(dinov_run_reserve(s->run, state, err));
+    if (from) DINOV_TRY_GOTO(dinov_run_load_average(from, state->teacher_set, state->real_size, state->teacher, err));
+    if (start->from)
+        status = load(s, start, err);
+    else
+        status = s->options.init ? init_student(s, err) : DINOV_OK;
+fail:
+    dinov_training_close(&from);
+    return status;
 }
 
 static dinov_status open_loader(dinov_session *s, dinov_error *err)
@@ -252,13 +257,13 @@ dinov_status dinov_session_open(dinov_session **out, const dinov_train_options *
 
     *out = NULL;
     if (!s) return dinov_fail_nomem(err, "training", "itself");
-    *s       = (dinov_session){.options = *options, .config = *options->config, .saved = -1, .began = now()};
+    *s       = (dinov_session){.options = *options, .config = *options->config, .saved = -1, .knn = -1, .began = now()};
     s->total = dinov_schedule_iterations(&s->config);
     DINOV_TRY_GOTO(dinov_ops_cpu(&s->ops, options->isa, err));
     DINOV_TRY_GOTO(open_data(s, err));
     DINOV_TRY_GOTO(dinov_run_open(&s->run, options->output, options->note, options->arg, err));
     DINOV_TRY_GOTO(find_start(s, &start, err));
-    if (start.found) DINOV_TRY_GOTO(same_run(s, &start, err));
+    if (start.from) DINOV_TRY_GOTO(same_run(s, &start, err));
     DINOV_TRY_GOTO(choose_model(s, &start, err));
     DINOV_TRY_GOTO(dinov_pool_new(&s->pool, options->threads, err));
     DINOV_TRY_GOTO(open_trainer(s, &start, err));
@@ -272,12 +277,50 @@ dinov_status dinov_session_open(dinov_session **out, const dinov_train_options *
         goto fail;
     }
     if (s->iteration < s->total) DINOV_TRY_GOTO(open_loader(s, err));
-    dinov_manifest_free(start.storage);
+    if (s->config.evaluation.knn_every)
+        DINOV_TRY_GOTO(dinov_knn_watch_open(&s->probe, s->config.evaluation.knn_train, s->config.evaluation.knn_test,
+                                            s->config.crops.global_crops_size, options->threads, err));
+    dinov_training_close(&start.from);
     s->began = s->stamps[0] = now();
     *out                    = s;
     return DINOV_OK;
 fail:
-    dinov_manifest_free(start.storage);
+    dinov_training_close(&start.from);
+    dinov_session_close(&s, NULL);
+    return status;
+}
+
+dinov_status dinov_session_plan(dinov_train_plan *out, const dinov_train_options *options, const char *preview, dinov_error *err)
+{
+    dinov_status       status;
+    const dinov_batch *batch;
+    dinov_teacher      teacher;
+    dinov_training    *from = NULL;
+    dinov_session     *s    = dinov_calloc(1, sizeof *s);
+
+    if (!s) return dinov_fail_nomem(err, "training", "itself");
+    *s                      = (dinov_session){.options = *options, .config = *options->config};
+    dinov_trainer_options o = {.config = &s->config, .model = &s->model};
+    DINOV_TRY_GOTO(dinov_ops_cpu(&s->ops, options->isa, err));
+    DINOV_TRY_GOTO(open_data(s, err));
+    DINOV_TRY_GOTO(choose_model(s, &(struct start){0}, err));
+    DINOV_TRY_GOTO(dinov_pool_new(&s->pool, options->threads, err));
+    if (options->teacher) {
+        DINOV_TRY_GOTO(open_teacher(s, &teacher, &from, err));
+        o.teacher = &teacher;
+    }
+    o.ops = s->ops, o.pool = s->pool;
+    *out = (dinov_train_plan){.model           = s->model,
+                              .pictures        = dinov_source_count(s->source),
+                              .steps           = dinov_schedule_iterations(&s->config),
+                              .images_per_step = s->config.train.batch_size_per_gpu * s->config.train.accumulation,
+                              .lr              = dinov_schedule_lr(&s->config, 1)};
+    DINOV_TRY_GOTO(dinov_trainer_memory(&out->bytes, &out->parameters, &o, err));
+    DINOV_TRY_GOTO(open_loader(s, err));
+    DINOV_TRY_GOTO(dinov_loader_next(s->loader, &batch, err));
+    DINOV_TRY_GOTO(dinov_preview_write(preview, batch, DINOV_PREVIEW_ROWS, 1, err));
+fail:
+    dinov_training_close(&from);
     dinov_session_close(&s, NULL);
     return status;
 }
@@ -288,6 +331,7 @@ dinov_status dinov_session_close(dinov_session **session, dinov_error *err)
     dinov_session *s      = *session;
     dinov_status   status = dinov_run_close(&s->run, err);
     dinov_loader_free(&s->loader);
+    dinov_knn_watch_close(&s->probe);
     dinov_trainer_free(&s->trainer);
     dinov_pool_free(&s->pool);
     dinov_source_close(&s->source);
@@ -352,7 +396,7 @@ static double waited(const dinov_session *s)
     return seconds > 0 ? dinov_loader_get_stats(s->loader).waited_s / seconds : 0;
 }
 
-static dinov_status write_metrics(dinov_session *s, const dinov_step_result *r, double rank, dinov_error *err)
+static dinov_status write_metrics(dinov_session *s, const dinov_step_result *r, double rank, bool fresh_knn, dinov_error *err)
 {
     dinov_rates           rates = dinov_session_rates(s);
     const dinov_paramset *set   = dinov_trainer_state(s->trainer)->set;
@@ -385,6 +429,7 @@ static dinov_status write_metrics(dinov_session *s, const dinov_step_result *r, 
     put(&line, "teacher_temp", rates.teacher_temp);
     put(&line, "images_per_s", images_per_s(s));
     put(&line, "waited_for_data", waited(s));
+    if (fresh_knn) put(&line, "knn_20", 100 * s->knn);
     dinov_text_puts(&line, "}");
     dinov_status status =
         line.failed ? dinov_fail_nomem(err, "metrics", "a line") : dinov_run_append_metrics(s->run, line.data, err);
@@ -458,7 +503,7 @@ static dinov_status save(dinov_session *s, dinov_error *err)
                                .bad_steps  = s->bad_steps,
                                .isa        = s->ops->name,
                                .config     = s->yaml.data,
-                               .teacher    = s->options.teacher ? s->options.teacher : "",
+                               .teacher    = s->teacher,
                                .teacher_id = s->teacher_id};
     dinov_run_saving saving = {.model      = &s->model,
                                .preprocess = &preprocess,
@@ -490,13 +535,14 @@ static void tell_progress(const dinov_session *s, const dinov_step_result *r)
                               .left_s       = rate > 0 ? left / rate : 0,
                               .waited       = waited(s),
                               .bad_pictures = s->bad_pictures,
-                              .knn          = -1};
+                              .knn          = s->knn};
     if (s->options.progress) s->options.progress(s->options.arg, &p);
 }
 
 dinov_status dinov_session_done(dinov_session *s, const dinov_step_result *r, dinov_error *err)
 {
-    bool log = (s->iteration + 1) % s->config.train.log_every == 0 || s->iteration + 1 == s->total || !r->finite;
+    bool probed = s->probe && ((s->iteration + 1) % s->config.evaluation.knn_every == 0 || s->iteration + 1 == s->total);
+    bool log    = (s->iteration + 1) % s->config.train.log_every == 0 || s->iteration + 1 == s->total || !r->finite;
 
     s->stamps[++s->steps % RATE_STEPS] = now();
     s->bad_steps                       = r->finite ? 0 : s->bad_steps + 1;
@@ -507,16 +553,18 @@ dinov_status dinov_session_done(dinov_session *s, const dinov_step_result *r, di
              s->iteration + 1, r->why, s->options.output, s->iteration);
         DINOV_TRY(write_replay(s, r, err));
     }
-    if (log) {
+    if (probed) DINOV_TRY(dinov_knn_watch_run(s->probe, &s->knn, dinov_trainer_state(s->trainer), &s->model, s->ops, s->pool, err));
+    if (log || probed) {
         double rank = r->finite ? dinov_trainer_feature_rank(s->trainer) : 0;
         warn_of_collapse(s, r, rank);
-        DINOV_TRY(write_metrics(s, r, rank, err));
+        DINOV_TRY(write_metrics(s, r, rank, probed, err));
     }
     for (int64_t i = 0; i < s->config.train.accumulation; i++) dinov_loader_release(s->loader, s->batches[i]);
     s->iteration++;
     s->stopped =
         (s->options.stop && atomic_load(s->options.stop)) || (s->options.stop_after && s->iteration >= s->options.stop_after);
     tell_progress(s, r);
+    DINOV_TRY(dinov_run_poll(s->run, err));
     bool over = s->bad_steps >= s->config.train.bad_steps;
     if (due(s) || over) DINOV_TRY(save(s, err));
     if (over) {

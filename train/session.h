@@ -19,7 +19,7 @@ typedef struct dinov_train_progress {
     double                   left_s;                /* to the end of the run at that rate */
     double                   waited;                /* share of the time spent waiting for data */
     int64_t                  bad_pictures;
-    double                   knn; /* the last 20-NN accuracy, per cent; negative: none yet */
+    double                   knn; /* the last 20-NN accuracy, a part of 1; negative: none yet */
 } dinov_train_progress;
 
 typedef struct dinov_train_options {
@@ -61,6 +61,17 @@ dinov_status dinov_session_done(dinov_session *session, const dinov_step_result 
 
 /* True when the run ended because of `stop` or `stop_after`. */
 bool dinov_session_stopped(const dinov_session *session);
+
+/* What a run would be, without beginning it. */
+typedef struct dinov_train_plan {
+    dinov_model model;
+    int64_t     pictures, steps, images_per_step, parameters; /* of data; of the run; of a step; of the student with its heads */
+    double      lr;                                           /* after warm-up */
+    size_t      bytes;                                        /* of memory for state and activations, without cached pictures */
+} dinov_train_plan;
+
+/* Also writes the first batch's crops and masks to the PNG file `preview` (replaced if there). */
+dinov_status dinov_session_plan(dinov_train_plan *out, const dinov_train_options *options, const char *preview, dinov_error *err);
 
 /* ---- The two programs, each on one page ---- */
 

@@ -279,16 +279,18 @@ void dinov_trainer_free(dinov_trainer **trainer)
     dinov_free(t);
 }
 
-dinov_status dinov_trainer_memory(size_t *bytes, const dinov_trainer_options *options, dinov_error *err)
+dinov_status dinov_trainer_memory(size_t *bytes, int64_t *parameters, const dinov_trainer_options *options, dinov_error *err)
 {
     dinov_trainer t      = {0};
     dinov_status  status = describe(&t, options, err);
     *bytes               = 0;
+    *parameters          = 0;
     if (status == DINOV_OK) status = list_parameters(&t, options->teacher, err);
     if (status == DINOV_OK) {
         int             threads = dinov_pool_threads(options->pool);
         dinov_pass_plan student = pass_plan(&t, false), teacher = pass_plan(&t, true);
         lay_out(&t);
+        for (int64_t i = 0; i < t.student.set.count; i++) *parameters += t.student.set.entries[i].count;
         *bytes = t.arena.used + dinov_pass_memory(&t.student.model, t.ops, &student, threads) +
                  dinov_pass_memory(&t.teacher.model, t.ops, &teacher, threads);
         for (int i = 0; i < DINOV_TERMS; i++) {

@@ -67,8 +67,8 @@ typedef struct dinov_trainer_options {
  * `options` is copied, what it points to (but the configuration) is kept. ERR_CONFIG, ERR_NOMEM. */
 dinov_status dinov_trainer_new(dinov_trainer **out, const dinov_trainer_options *options, dinov_error *err);
 void         dinov_trainer_free(dinov_trainer **trainer);
-/* Bytes that such a trainer takes. */
-dinov_status dinov_trainer_memory(size_t *bytes, const dinov_trainer_options *options, dinov_error *err);
+/* Bytes that such a trainer takes, and numbers in the student with its heads. */
+dinov_status dinov_trainer_memory(size_t *bytes, int64_t *parameters, const dinov_trainer_options *options, dinov_error *err);
 
 /* One step over config.train.accumulation micro-batches. drop: stochastic depth of a single micro-batch, for comparison with
  * other implementations; NULL draws it from (seed, iteration). A step that is not finite is OK and says so in the result. */

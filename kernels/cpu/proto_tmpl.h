@@ -50,8 +50,10 @@ static void stats_row(void *arg, int64_t m, int worker)
             float t = z[j] * job->sharpness + (job->bias ? job->bias[j] : 0);
             if (t > max) max = t;
         }
-        for (int64_t j = begin; j < end; j += VL)
+        for (int64_t j = begin; j < end; j += VL) {
+            __builtin_prefetch(z + j + PIECE); /* the next piece comes while this one is computed with */
             total = v_add(total, v_first(v_exp(v_sub(v_logit(job, z, j, n), v_set1(max))), end - j));
+        }
         sum = sum * v_largest(v_exp(v_set1(before - max))) + v_sum(total);
     }
     job->max[m] = max, job->sum[m] = sum;
@@ -104,8 +106,10 @@ static void exp_sums_block(void *arg, int64_t block, int worker)
         for (int64_t m = begin; m < end; m++) {
             const float *z      = (const float *)job->z->data + m * job->z->ld + first;
             vf           offset = v_set1(job->lse[m]);
-            for (int64_t j = 0; j < n; j += VL)
+            for (int64_t j = 0; j < n; j += VL) {
+                __builtin_prefetch(z + j + job->z->ld); /* the next row is elsewhere */
                 v_store(part + j, v_add(v_load(part + j), v_exp(v_sub(v_mul(v_take(z + j, n - j), sharpness), offset))));
+            }
         }
         for (int64_t j = 0; j < n; j += VL) v_store(sum + j, v_add(v_load(sum + j), v_load(part + j)));
     }

@@ -55,14 +55,18 @@ static void walk(const dinov_checkpoint *c)
 /* The one legal header for what the file holds. */
 static void rebuild(const dinov_checkpoint *c, const uint8_t *data)
 {
-    const dinov_named_tensor **tensors = calloc(c->table.count + 1, sizeof *tensors);
-    dinov_text                 header  = {0};
-    for (size_t i = 0; i < c->table.count; i++) tensors[i] = &c->table.tensors[i];
-    DINOV_ASSERT(dinov_table_sort(tensors, c->table.count, "fuzz", NULL) == DINOV_OK);
-    for (size_t i = 0; i < c->table.count; i++) DINOV_ASSERT(tensors[i] == &c->table.tensors[i]);
-    DINOV_ASSERT(dinov_header_build(&header, &c->document, tensors, c->table.count, "fuzz", NULL) == DINOV_OK);
-    DINOV_ASSERT(header.size == c->data_at && memcmp(header.data, data, header.size) == 0);
+    const dinov_json           at      = {"fuzz", "the document", "backbone"};
+    const dinov_table         *table   = &c->file.table;
+    const dinov_named_tensor **tensors = calloc(table->count + 1, sizeof *tensors);
+    dinov_text                 json = {0}, header = {0};
+    for (size_t i = 0; i < table->count; i++) tensors[i] = &table->tensors[i];
+    DINOV_ASSERT(dinov_table_sort(tensors, table->count, "fuzz", NULL) == DINOV_OK);
+    for (size_t i = 0; i < table->count; i++) DINOV_ASSERT(tensors[i] == &table->tensors[i]);
+    dinov_document_build(&json, &c->document);
+    DINOV_ASSERT(dinov_header_build(&header, &json, tensors, table->count, &at, NULL) == DINOV_OK);
+    DINOV_ASSERT(header.size == c->file.data_at && memcmp(header.data, data, header.size) == 0);
     dinov_text_clear(&header);
+    dinov_text_clear(&json);
     free(tensors);
 }
 

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "base/alloc.h"
 #include "train/config.h"
 
 static char notes[4096];
@@ -330,6 +331,88 @@ static void command_lines(void **state)
     assert_non_null(strstr(err.msg, "crops.global_crops_size: expected a multiple of student.patch_size (16), found 225"));
 }
 
+/* As long as may be, it is still read at once; a byte more is not looked at. */
+static void length_is_bounded(void **state)
+{
+    (void)state;
+    enum { MOST = 65536 };
+    static char  yaml[MOST + 2];
+    size_t       used = 0;
+    dinov_config c;
+    dinov_error  err;
+    dinov_config_default(&c);
+    for (int i = 0; used < MOST - 64; i++) used += (size_t)snprintf(yaml + used, 64, "%%TAG !%d! t:\n", i);
+    used += (size_t)snprintf(yaml + used, 64, "--- {optim: {epochs: 7}}\n#");
+    memset(yaml + used, 'x', MOST + 1 - used);
+    yaml[MOST] = '\0';
+    if (read(&c, yaml, &err) != DINOV_OK) fail_msg("%s", err.msg);
+    assert_int_equal(c.optim.epochs, 7);
+    yaml[MOST] = 'x';
+    assert_int_equal(read(&c, yaml, &err), DINOV_ERR_CONFIG);
+    assert_string_equal(err.code, "CFG-YAML");
+    assert_non_null(strstr(err.msg, "file.yaml: expected at most 64 KiB, found 65537 bytes"));
+}
+
+/* Texts that options hold: taken as they are, and only those that a printed configuration gives back. */
+static void texts_are_put_as_they_are(void **state)
+{
+    (void)state;
+    static const char *const good[] = {"null", "[a]", "'a", "a: b # c", "caf\xc3\xa9", "\"\\"};
+    static const char *const bad[]  = {"a\nb", "a\xff", "a\xe2\x80\xae"};
+    dinov_config             a, b;
+    dinov_error              err;
+    dinov_config_default(&a);
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        dinov_text text = {0};
+        assert_int_equal(dinov_config_put(&a, "train.dataset_path", good[i], "DATA", &err), DINOV_OK);
+        assert_string_equal(a.train.dataset_path, good[i]);
+        dinov_config_print(&a, &text);
+        dinov_config_default(&b);
+        if (read(&b, text.data, &err) != DINOV_OK) fail_msg("%s", err.msg);
+        assert_memory_equal(&a, &b, sizeof a);
+        dinov_text_clear(&text);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_int_equal(dinov_config_put(&a, "train.dataset_path", bad[i], "DATA", &err), DINOV_ERR_CONFIG);
+        assert_string_equal(err.code, "CFG-VALUE");
+        assert_true(strstr(err.msg, "DATA: train.dataset_path: expected less than 1,024 bytes of printable text") == err.msg);
+        assert_memory_equal(&a, &b, sizeof a);
+    }
+}
+
+/* Wherever memory runs out: a status, or a text that says it failed; never a difference that is not seen. */
+static void memory_runs_out(void **state)
+{
+    (void)state;
+    dinov_config a, b, before;
+    dinov_error  err;
+    dinov_config_default(&a);
+    b              = a;
+    b.optim.epochs = 7;
+    before         = a;
+    long last      = 0;
+    for (long n = 1; last == 0; n++) {
+        dinov_text text = {0}, diff = {0}, page = {0};
+        dinov_alloc_fail_at(n, 1);
+        dinov_status status = dinov_config_load(&a, "tiny-cpu", NULL, NULL, &err);
+        dinov_config_print(&a, &text);
+        bool differs = dinov_config_diff(&before, &b, true, &diff);
+        dinov_config_document(&page);
+        dinov_alloc_fail_at(0, 0);
+        if (status != DINOV_OK) {
+            assert_int_equal(status, DINOV_ERR_NOMEM);
+            assert_memory_equal(&a, &before, sizeof a);
+        }
+        assert_true(text.failed || strstr(text.data, "knn_test: "));
+        assert_true(diff.failed || differs);
+        assert_true(page.failed || strstr(page.data, "`MODEL.WEIGHTS`"));
+        if (status == DINOV_OK && !text.failed && !diff.failed && !page.failed) last = n;
+        dinov_text_clear(&text), dinov_text_clear(&diff), dinov_text_clear(&page);
+        a = before;
+    }
+    assert_true(last > 10);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -341,6 +424,9 @@ int main(void)
         cmocka_unit_test(the_data_of_the_official_code_is_refused),
         cmocka_unit_test(models_have_upstreams_numbers),
         cmocka_unit_test(command_lines),
+        cmocka_unit_test(length_is_bounded),
+        cmocka_unit_test(texts_are_put_as_they_are),
+        cmocka_unit_test(memory_runs_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

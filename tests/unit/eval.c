@@ -349,7 +349,8 @@ static void probe_learns_the_same_bits_with_any_threads(void **state)
 {
     (void)state;
     dinov_labelled      train = with_blocks(train_set(1000)), test = with_blocks(test_set(TEST));
-    dinov_probe_options o    = {.rates = {0.01, 0.1, 1}, .rate_count = 3, .batch = 48, .iterations = 90, .seed = 9};
+    /* Steps large enough for threads. */
+    dinov_probe_options o    = {.rates = {0.002, 0.02, 0.2}, .rate_count = 3, .batch = 1024, .iterations = 90, .seed = 9};
     dinov_pool         *pool = threads(3);
     dinov_probe_score   score[2][12];
     dinov_probe        *p[2];

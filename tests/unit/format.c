@@ -325,21 +325,22 @@ static void other_files_are_named(void **state)
 
 static void document_limits(void **state)
 {
-    dinov_error e    = {0};
-    dinov_text  json = {0};
+    const dinov_json at   = {"test", "the document", "backbone"};
+    dinov_error      e    = {0};
+    dinov_text       json = {0};
     (void)state;
     dinov_text_puts(&json, "[0");
     for (int i = 2; i <= DINOV_CK_MAX_VALUES; i++) dinov_text_puts(&json, ",0");
-    OK(dinov_document_limits(json.data, json.size, "test", err));
+    OK(dinov_json_limits(json.data, json.size, &at, err));
     dinov_text_puts(&json, ",");
-    expect_error(dinov_document_limits(json.data, json.size, "test", &e), &e, DINOV_ERR_LIMIT, "CK-DOCUMENT-LARGE");
+    expect_error(dinov_json_limits(json.data, json.size, &at, &e), &e, DINOV_ERR_LIMIT, "CK-DOCUMENT-LARGE");
     dinov_text_clear(&json);
     dinov_text_puts(&json, "\"[[[[[[[[[[\\\"[[[\"[[[[[[[["); /* brackets in strings do not count */
-    OK(dinov_document_limits(json.data, json.size, "test", err));
+    OK(dinov_json_limits(json.data, json.size, &at, err));
     dinov_text_puts(&json, "[");
-    expect_error(dinov_document_limits(json.data, json.size, "test", &e), &e, DINOV_ERR_LIMIT, "CK-DOCUMENT-LARGE");
+    expect_error(dinov_json_limits(json.data, json.size, &at, &e), &e, DINOV_ERR_LIMIT, "CK-DOCUMENT-LARGE");
     dinov_text_clear(&json);
-    expect_error(dinov_document_limits("", DINOV_CK_MAX_DOCUMENT + 1, "test", &e), &e, DINOV_ERR_LIMIT, "CK-DOCUMENT-LARGE");
+    expect_error(dinov_json_limits("", DINOV_CK_MAX_DOCUMENT + 1, &at, &e), &e, DINOV_ERR_LIMIT, "CK-DOCUMENT-LARGE");
 }
 
 static void tensor_limit(void **state)

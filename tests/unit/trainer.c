@@ -98,9 +98,10 @@ static dinov_trainer *trainer_new(const dinov_config *c, const dinov_ops *ops, d
     dinov_error           err;
     dinov_trainer_options o = {.config = c, .model = &m, .ops = ops, .pool = pool, .logits_budget = budget};
     size_t                bytes;
+    int64_t                parameters;
     if (dinov_trainer_new(&t, &o, &err) != DINOV_OK) fail_msg("%s", err.msg);
-    assert_int_equal(dinov_trainer_memory(&bytes, &o, &err), DINOV_OK);
-    assert_true(bytes > 0);
+    assert_int_equal(dinov_trainer_memory(&bytes, &parameters, &o, &err), DINOV_OK);
+    assert_true(bytes > 0 && parameters > 0);
     return t;
 }
 
