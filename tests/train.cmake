@@ -16,6 +16,7 @@ dinov_test_program(config_page golden/config_page.c dinov_train)
 add_test(NAME config_page COMMAND sh ${CMAKE_CURRENT_SOURCE_DIR}/golden/config_page.sh $<TARGET_FILE:config_page>)
 set_tests_properties(config_page PROPERTIES LABELS "quick;lint")
 dinov_python(config_yaml full train/config_yaml.py $<TARGET_FILE:dinov-train>)
+dinov_python(train_config quick cli/train_config.py $<TARGET_FILE:dinov-train>)
 # train/: the data of pretraining, against torchvision on Pillow and the official code.
 dinov_unit(data quick dinov_train)
 dinov_unit(loader "quick;threads" dinov_train)

@@ -8,6 +8,7 @@
 #include "train/config_rows.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <yaml.h>
 
@@ -79,6 +80,8 @@ static dinov_status unknown_key(const char *where, const char *key, bool group, 
         if (group && !rows[i].name[n]) continue;
         const char *from = !group && parts == 1 ? strrchr(rows[i].name, '.') + 1 : rows[i].name;
         snprintf(name, sizeof name, "%.*s", (int)(rows[i].name + n - from), from);
+        int apart = abs((int)strlen(key) - (int)strlen(name)); /* no fewer edits than that */
+        if (nearest && apart >= least) continue;
         int edits = distance(key, name);
         if (nearest && edits >= least) continue;
         nearest = &rows[i], least = edits, length = n;
