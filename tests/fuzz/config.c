@@ -28,7 +28,7 @@ static void refused(const dinov_config *before, const dinov_config *after, const
 
 static void assign(dinov_config *config, const char *lines, size_t size)
 {
-    while (size > 0) {
+    for (int count = 0; size > 0 && count < 16; count++) { /* each that names no key is compared with all of them */
         dinov_config before = *config;
         dinov_error  err    = {0};
         const char  *end    = memchr(lines, '\n', size);
