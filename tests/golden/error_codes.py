@@ -12,7 +12,6 @@ UNTESTED = {
     "CONVERT-CHECK": "only a disk or memory that fails makes what is read back differ",
     "IO-MAP": "a system call fails that a test cannot make fail", "IO-READ": "the same", "IO-RENAME": "the same",
     "IO-SYNC": "the same", "SYS-THREAD": "the same",
-    "MEM": "raised wherever memory is out: the tests that fail every allocation ask for the status ERR_NOMEM instead",
 }
 
 
