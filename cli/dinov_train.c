@@ -4,6 +4,7 @@
  */
 #include "cli/tool.h"
 #include "convert/import.h"
+#include "train/report.h"
 #include "train/session.h"
 
 #include <errno.h>
@@ -236,6 +237,17 @@ static int run_config(const dinov_tool *tool, int argc, char **argv)
     return dinov_tool_flush(tool);
 }
 
+static int run_report(const dinov_tool *tool, int argc, char **argv)
+{
+    dinov_error err  = {0};
+    dinov_text  text = {0};
+    if (argc != 1) return dinov_tool_usage(tool, "expected one run");
+    dinov_status status = dinov_train_report(argv[0], &text, &err);
+    if (status == DINOV_OK) fputs(text.data, stdout);
+    dinov_text_clear(&text);
+    return status == DINOV_OK ? dinov_tool_flush(tool) : dinov_tool_fail(tool, &err);
+}
+
 /* clang-format off */
 /* Shared by the verbs that train. */
 #define TRAINING_OPTIONS \
@@ -300,6 +312,20 @@ static const dinov_tool distill = {
     .run     = run_distill,
 };
 
+static const dinov_opt no_options[] = {{0}};
+
+static const dinov_tool report_tool = {
+    .name     = "dinov-train report",
+    .usage    = "RUN",
+    .summary  = "the state of a run, and what its numbers mean",
+    .examples = "  dinov-train report run\n"
+                "      how far it is, each number then and now, and whether anything is wrong; also while it trains\n"
+                "  watch -n 60 dinov-train report run\n"
+                "      the same every minute\n",
+    .options  = no_options,
+    .run      = run_report,
+};
+
 static const dinov_tool config_tool = {
     .name     = "dinov-train config",
     .usage    = "[-c CONFIG] [KEY=VALUE...]",
@@ -314,6 +340,6 @@ static const dinov_tool config_tool = {
 
 int main(int argc, char **argv)
 {
-    static const dinov_tool *const verbs[] = {&pretrain, &distill, &config_tool, NULL};
+    static const dinov_tool *const verbs[] = {&pretrain, &distill, &report_tool, &config_tool, NULL};
     return dinov_tool_verbs("dinov-train", "trains models, and shows how training goes", verbs, argc, argv);
 }

@@ -165,6 +165,13 @@ def others():
     run("pretrain", "-o", "init", "--init", "whole/step-000000010/backbone.safetensors", "pictures", *MODEL, "-q", "optim.epochs=1")
     plan = run("pretrain", "-o", "plan", "--dry-run", "pictures", *MODEL, says="10 steps").stdout
     check("memory" in plan and Path("plan.preview.png").read_bytes()[:4] == b"\x89PNG" and not Path("plan").exists(), "the dry run's plan or picture")
+    told = run("report", "whole", says="step 10 of 10; ").stdout
+    check("feature_rank" in told and "total_loss" in told, f"the report: {told}")
+    run("report", "pictures", code=3)
+    Path("begun").mkdir()
+    shutil.copy("whole/config.yaml", "begun")
+    Path("begun/metrics.jsonl").write_text("")
+    run("report", "begun", code=2, says="RUN-METRICS")
     printed = run("config", *MODEL).stdout
     Path("mine.yaml").write_text(printed)
     check(run("config", "-c", "mine.yaml").stdout == printed, "a printed configuration reads back differently")
