@@ -17,12 +17,10 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import ledger  # noqa: E402
 
-COMMITTED_FILES = "manifest.json"
-
-
 def unfinished(run):
-    steps = [name for name in os.listdir(run) if name.startswith("step-")]
-    return [name for name in steps if not os.path.exists(os.path.join(run, name, COMMITTED_FILES))]
+    """Folders of steps that are being written or deleted."""
+    steps = [name for name in os.listdir(run) if name.startswith((".step-", "step-"))]
+    return [name for name in steps if name[0] == "." or not os.path.exists(os.path.join(run, name, "manifest.json"))]
 
 
 def one_kill(saver, run, wait):

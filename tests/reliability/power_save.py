@@ -151,9 +151,9 @@ def main():
                     time.sleep(source.uniform(0, 0.03) if i % 3 else source.uniform(0, 0.5))
                     saver.pause()
                     committed = saver.read()
-                    steps = os.path.join(here, "run")
-                    steps = [s for s in os.listdir(steps) if s.startswith("step-")] if os.path.isdir(steps) else []
-                    unfinished += any(not os.path.exists(os.path.join(here, "run", s, "manifest.json")) for s in steps)
+                    run = os.path.join(here, "run")
+                    steps = [s for s in os.listdir(run) if s.startswith((".step-", "step-"))] if os.path.isdir(run) else []
+                    unfinished += any(s[0] == "." or not os.path.exists(os.path.join(run, s, "manifest.json")) for s in steps)
                     at_rest = copy_at_rest(disk, image, copy)
                     saver.resume()
                     if not at_rest:
