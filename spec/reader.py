@@ -2,15 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """A second reader of dinov checkpoints, written from checkpoint.md alone, in plain Python.
 
-    python reader.py FILE...
+    python reader.py FILE|STEP...
 
-opens and verifies each file, content id included, and prints `VERDICT: what it is or why not`. The
-exit code is 0 when all are ok, 2 otherwise. Section numbers are those of checkpoint.md.
+opens and verifies each file, content id included, or each training checkpoint (a folder with a manifest), and prints
+`VERDICT: what it is or why not`. The exit code is 0 when all are ok, 2 otherwise. Section numbers are those of
+checkpoint.md.
 """
 import hashlib
 import json
 import math
+import os
 import re
+import stat
 import struct
 import sys
 
@@ -246,7 +249,7 @@ class Members:
         return result
 
 
-def read_version(root):
+def read_version(root, kind):
     """4.2, 4.3. True when nothing in the file is unknown here."""
     version = Members(root.take("version", dict), "version")
     read = version.take("read", int, lambda value: value >= 1)
@@ -261,9 +264,9 @@ def read_version(root):
     require(len(version.value) == 5, "version has other members")
     if lists["must_understand"]:
         raise Refused("version", "needs feature " + lists["must_understand"][0])
-    kind = root.string("kind")
-    if kind != "backbone":
-        raise Refused("version", "kind " + kind)
+    found = root.string("kind")
+    if found != kind:
+        raise Refused("version", "kind " + found)
     return write == 1 and not lists["safe_to_ignore"] and not lists["safe_to_read"]
 
 
@@ -347,19 +350,34 @@ def contains(theirs, ours):
     return type(theirs) is type(ours) and theirs == ours
 
 
-def read_document(text):
+def read_state(root):
+    """12.2"""
+    state = Members(root.take("state", dict), "state")
+    parts = state.take("parts", int, lambda value: 1 <= value <= 4096)
+    return {"iteration": state.take("iteration", int, lambda value: 0 <= value <= 999999999),
+            "part": state.take("part", int, lambda value: 0 <= value < parts), "parts": parts}
+
+
+VERSION = {"read": 1, "write": 1, "safe_to_ignore": [], "safe_to_read": [], "must_understand": []}
+
+
+def read_document(text, kind):
     check_limits(text)
     root = Members(parse_json(text), "the document")
-    exact = read_version(root)
-    document = {"version": {"read": 1, "write": 1, "safe_to_ignore": [], "safe_to_read": [], "must_understand": []},
-                "kind": "backbone", "model": read_model(root)}
-    document["preprocess"] = read_preprocess(root, document["model"]["patch"])
+    exact = read_version(root, kind)
+    document = {"version": VERSION, "kind": kind}
+    if kind == "training-state":
+        document["state"] = read_state(root)
+    else:
+        document["model"] = read_model(root)
+        document["preprocess"] = read_preprocess(root, document["model"]["patch"])
     integrity = Members(root.take("integrity", dict), "integrity")
     digests = integrity.take("digests", list)
     require(all(type(d) is str and is_hex(d, 32) for d in digests), "a bad digest")
     document["integrity"] = {"algorithm": "xxh3-128", "block": BLOCK, "digests": digests}
-    document["identity"] = read_identity(root)
-    document["proof"] = read_proof(root, document["model"])
+    if kind == "backbone":
+        document["identity"] = read_identity(root)
+        document["proof"] = read_proof(root, document["model"])
     if exact:
         require(spell(document) == text, "the document is not spelled as its values are")
     else:
@@ -414,21 +432,22 @@ def check_tensors(model, tensors):
 # ---- 9: all of it
 
 
-def open_checkpoint(data):
+def open_checkpoint(data, kind="backbone"):
     """The document, the tensors, and where the data begins."""
     header = load_header(data)
     text, at = document_string(header)
-    document = read_document(text)
+    document = read_document(text, kind)
     tensors, end = scan_table(header, at)
     require(len(header) + end == len(data), "the file is %d bytes long, %d expected" % (len(data), len(header) + end))
     blocks = sum(-(-(stop - begin) // BLOCK) for _, _, _, begin, stop in tensors)
     require(blocks == len(document["integrity"]["digests"]), "the number of digests is wrong")
-    check_tensors(document["model"], tensors)
+    if kind == "backbone":
+        check_tensors(document["model"], tensors)
     return document, tensors, len(header)
 
 
 def verify(data, document, tensors, start):
-    """4.4 and 7.1."""
+    """4.4, and 7.1 where there is a content id."""
     digests = iter(document["integrity"]["digests"])
     lines = []
     for name, dtype, shape, begin, stop in tensors:
@@ -436,9 +455,134 @@ def verify(data, document, tensors, start):
         for at in range(0, len(raw), BLOCK):
             require(hex_digest(raw[at:at + BLOCK]) == next(digests),
                     "tensor %s is damaged after byte %d" % (name, start + begin + at))
+        if "identity" not in document:
+            continue
         lines.append((name.encode(), "%s [%s] %s\n" % (dtype, ",".join(map(str, shape)), hashlib.sha256(raw).hexdigest())))
     listing = b"".join(name + b" " + rest.encode() for name, rest in sorted(lines))
-    require("sha256:" + hashlib.sha256(listing).hexdigest() == document["identity"]["content_id"], "wrong content id")
+    require("identity" not in document or "sha256:" + hashlib.sha256(listing).hexdigest() == document["identity"]["content_id"],
+            "wrong content id")
+
+
+# ---- 12: training checkpoints
+
+MANIFEST_PREFIX = b'{"dinov_training":"xxh3-128:'
+MANIFEST_AT = len(MANIFEST_PREFIX)
+
+
+def spell_manifest(m):
+    """12.1: line feeds where the text has them."""
+    def listed(values):
+        return "[" + ",".join("\n" + spell(value) for value in values) + "]"
+    text = ""
+    for name, value in m.items():
+        text += "," if name == "kind" else ",\n" if text else "{"
+        text += spell(name) + ":" + (listed(value) if name in ("config", "files") else spell(value))
+    return text + "}\n"
+
+
+def check_manifest_digest(data):
+    if len(data) > 4194304:
+        raise Refused("limit", "the manifest is too large")
+    have = data[:MANIFEST_AT]
+    if not have or not MANIFEST_PREFIX.startswith(have):
+        raise Refused("format", "not the manifest of a training checkpoint")
+    require(len(data) >= MANIFEST_AT + 32, "the manifest was cut")
+    zeroed = data[:MANIFEST_AT] + b"0" * 32 + data[MANIFEST_AT + 32:]
+    require(data[MANIFEST_AT:MANIFEST_AT + 32] == hex_digest(zeroed).encode(), "the manifest is damaged")
+
+
+def file_name(index):
+    return "state-%05d.safetensors" % (index - 1) if index else "backbone.safetensors"
+
+
+def read_file_entry(value, index):
+    f = Members(value, "a file")
+    return {"name": f.string("name", lambda v: v == file_name(index)), "bytes": f.take("bytes", int, lambda v: v >= 0),
+            "header": f.string("header", lambda v: v.startswith("xxh3-128:") and is_hex(v[9:], 32))}
+
+
+def read_manifest(data):
+    """The manifest's members, from its bytes."""
+    check_manifest_digest(data)
+    require(data.endswith(b"\n"), "the last line has no end")
+    text = "\n".join(printable(line, "a line of the manifest") for line in data.split(b"\n"))
+    check_limits(text)
+    root = Members(parse_json(text), "the manifest")
+    exact = read_version(root, "training")
+    natural = lambda value: value >= 0  # noqa: E731
+    short = lambda value: len(value.encode()) <= 4096  # noqa: E731
+    m = {"dinov_training": data[19:MANIFEST_AT + 32].decode(), "version": VERSION, "kind": "training",
+         "iteration": root.take("iteration", int, lambda value: 0 <= value <= 999999999),
+         "adam_step": root.take("adam_step", int, natural), "samples": root.take("samples", int, natural),
+         "bad_steps": root.take("bad_steps", int, natural), "isa": root.string("isa", short),
+         "teacher": root.string("teacher", short), "teacher_id": root.string("teacher_id", short),
+         "config": root.take("config", list, lambda lines: all(type(line) is str and "\n" not in line for line in lines))}
+    files = root.take("files", list, lambda value: 2 <= len(value) <= 4097)
+    m["files"] = [read_file_entry(value, i) for i, value in enumerate(files)]
+    if exact:
+        require(spell_manifest(m).encode() == data, "the manifest is not spelled as its values are")
+    else:
+        known = {name: value for name, value in m.items() if name != "version"}
+        require(contains(root.value, known), "members of the manifest contradict each other")
+    return m
+
+
+def read_bytes(path):
+    """The bytes of a plain file."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            require(stat.S_ISREG(os.fstat(file.fileno()).st_mode), path + " is no plain file")
+            return file.read()
+    except OSError as error:
+        corrupt("%s: %s" % (path, error.strerror))
+
+
+def verify_step(folder):
+    """12.3: the manifest of a checkpoint that is whole."""
+    path = os.path.join(folder, "manifest.json")
+    if not os.path.lexists(path):
+        raise Refused("format", "a folder without a manifest is no checkpoint")
+    m = read_manifest(read_bytes(path))
+    name = os.path.basename(os.path.abspath(folder))
+    require(not re.fullmatch("step-[0-9]{9}", name) or int(name[5:]) == m["iteration"], "the folder has the name of another step")
+    names = set()
+    for i, f in enumerate(m["files"]):
+        data = read_bytes(os.path.join(folder, f["name"]))
+        require(len(data) == f["bytes"], f["name"] + " has another size")
+        document, tensors, start = open_checkpoint(data, "training-state" if i else "backbone")
+        require(data[DIGITS_AT:DIGITS_AT + 32] == f["header"][9:].encode(), f["name"] + " is another file")
+        if i:
+            place = {"iteration": m["iteration"], "part": i - 1, "parts": len(m["files"]) - 1}
+            require(document["state"] == place, f["name"] + " is of another step or place")
+            own = {name for name, _, _, _, _ in tensors}
+            require(not own & names, f["name"] + " has a tensor that another file has too")
+            names |= own
+        verify(data, document, tensors, start)
+    return m
+
+
+def judge_step(folder):
+    try:
+        m = verify_step(folder)
+    except Refused as refusal:
+        return refusal.verdict, str(refusal)
+    return "ok", "step %d, %d files" % (m["iteration"], len(m["files"]))
+
+
+def judge_manifest(data):
+    try:
+        m = read_manifest(data)
+    except Refused as refusal:
+        return refusal.verdict, str(refusal)
+    return "ok", "step %d, %d files" % (m["iteration"], len(m["files"]))
+
+
+def judge_state(data):
+    try:
+        verify(data, *open_checkpoint(data, "training-state"))
+    except Refused as refusal:
+        return refusal.verdict, str(refusal)
+    return "ok", "a state"
 
 
 def judge(data):
@@ -459,8 +603,11 @@ def main(paths):
         return 64
     good = True
     for path in paths:
-        with open(path, "rb") as file:
-            verdict, sentence = judge(file.read())
+        if os.path.isdir(path):
+            verdict, sentence = judge_step(path)
+        else:
+            with open(path, "rb") as file:
+                verdict, sentence = judge(file.read())
         good = good and verdict == "ok"
         sentence = UNPRINTABLE.sub("?", sentence)
         print("%s: %s%s" % (verdict, path + ": " if len(paths) > 1 else "", sentence))

@@ -11,4 +11,6 @@ dinov_python(golden_vectors quick golden/vectors.py $<TARGET_FILE:ckpt_judge>)
 dinov_python(golden_safetensors full golden/safetensors_package.py)
 
 dinov_fuzz(ckpt dinov_format)
+dinov_fuzz(state dinov_format)
+dinov_fuzz(manifest dinov_format)
 dinov_test_program(bench_verify bench/verify.c dinov_format)

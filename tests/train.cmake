@@ -28,3 +28,7 @@ if(NOT DINOV_SANITIZE)
     dinov_python(train_draws full train/draws.py $<TARGET_FILE:train_probe>)
 endif()
 dinov_python(train_cli "quick;threads" cli/train.py $<TARGET_FILE_DIR:dinov-train>)
+# Sudden ends of saving (tests/reliability).
+dinov_test_program(saver reliability/saver.c dinov_train)
+dinov_python(kill_save quick reliability/kill_save.py $<TARGET_FILE:saver>)
+dinov_python(power_save quick reliability/power_save.py $<TARGET_FILE:saver>)

@@ -3,9 +3,6 @@
  * Any bytes as a checkpoint: opened, verified, every value walked. What opens under this version
  * without unknown features has exactly one spelling: its header, built again from what was read, is the
  * same bytes.
- *
- * The mutator keeps the digest of the header right, so that the fuzzer reaches what lies behind it. It
- * changes the document as the text it is, the table, the data, or bytes anywhere.
  */
 #include "base/alloc.h"
 #include "base/bytes.h"
@@ -13,12 +10,11 @@
 #include "base/hash.h"
 #include "format/checkpoint.h"
 #include "format/header.h"
+#include "tests/fuzz/mutator.h"
 
 #include <stdlib.h>
 
-int    LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max, unsigned seed);
-size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max) __attribute__((weak)); /* absent in a replay */
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static volatile unsigned sink;
 
@@ -89,97 +85,4 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     DINOV_ASSERT(status == DINOV_OK || status == DINOV_ERR_CORRUPT);
     dinov_checkpoint_close(&c);
     return 0;
-}
-
-/* ---- Mutator ---- */
-
-enum { ROOM = 1 << 16 };
-
-struct parts {
-    uint8_t document[ROOM], table[ROOM], data[ROOM]; /* the table with its leading commas and closing brace */
-    size_t  document_size, table_size, data_size;
-};
-
-static int take_apart(struct parts *p, const uint8_t *data, size_t size)
-{
-    dinov_text json = {0};
-    if (size < DINOV_CK_DOCUMENT_AT || size > ROOM || dinov_le64(data) > size - 8) return 0;
-    size_t       header = (size_t)dinov_le64(data) + 8;
-    dinov_cursor c      = dinov_cursor_make(data, header);
-    int          ok     = dinov_header_document(&json, &c, "fuzz", NULL) == DINOV_OK;
-    if (ok) {
-        while (header > c.pos && data[header - 1] == ' ') header--;
-        p->document_size = json.size;
-        p->table_size    = header - (size_t)c.pos;
-        p->data_size     = size - ((size_t)dinov_le64(data) + 8);
-        if (json.size) memcpy(p->document, json.data, json.size);
-        memcpy(p->table, data + c.pos, p->table_size);
-        memcpy(p->data, data + size - p->data_size, p->data_size);
-    }
-    dinov_text_clear(&json);
-    return ok;
-}
-
-static void seal(uint8_t *data, size_t header)
-{
-    char digest[DINOV_CK_DIGEST_SIZE];
-    memset(data + DINOV_CK_DIGEST_AT, '0', sizeof digest);
-    dinov_xxh128_hex(digest, data, header);
-    memcpy(data + DINOV_CK_DIGEST_AT, digest, sizeof digest);
-}
-
-static size_t put_together(const struct parts *p, uint8_t *out, size_t max)
-{
-    dinov_text t = {0};
-    dinov_text_add(&t, "\0\0\0\0\0\0\0\0" DINOV_CK_PREFIX "00000000000000000000000000000000" DINOV_CK_MIDDLE, DINOV_CK_DOCUMENT_AT);
-    dinov_text_escaped(&t, (const char *)p->document, p->document_size);
-    dinov_text_puts(&t, "\"}");
-    dinov_text_add(&t, p->table, p->table_size);
-    while (t.size % DINOV_CK_ALIGN) dinov_text_puts(&t, " ");
-    size_t header = t.size;
-    dinov_put_le64((uint8_t *)t.data, header - 8);
-    seal((uint8_t *)t.data, header);
-    dinov_text_add(&t, p->data, p->data_size);
-    size_t size = t.size <= max ? t.size : 0;
-    memcpy(out, t.data, size);
-    dinov_text_clear(&t);
-    return size;
-}
-
-/* Replaces one digit, word or member boundary by another: what text needs and bit flips rarely find. */
-static size_t mutate_text(uint8_t *text, size_t size, unsigned seed)
-{
-    static const char *const pieces[] = {"0", "1", "-1", "9223372036854775807", "9223372036854775808", "18446744073709551616",
-                                         "1e999", "0.1", "null", "true", "[]", "{}", "\"\"", ",", "[", "]", "{", "}", "\"", " ",
-                                         "\\\"", "\\\\", "safe-feature", "F64", "BOOL", "full", "square:2", "\x7f", "\xc2\x80"};
-    const char *piece = pieces[seed / 7 % (sizeof pieces / sizeof pieces[0])];
-    size_t      length = strlen(piece), at = size ? seed / 1009 % size : 0, cut = seed % 5;
-    if (cut > size - at) cut = size - at;
-    if (size + length > ROOM) return size;
-    memmove(text + at + length, text + at + cut, size - at - cut);
-    memcpy(text + at, piece, length);
-    return size + length - cut;
-}
-
-size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max, unsigned seed)
-{
-    static struct parts p;
-    if (!take_apart(&p, data, size) || seed % 16 == 0) {
-        size = LLVMFuzzerMutate(data, size, max);
-        if (seed % 32 != 0 && size >= DINOV_CK_DOCUMENT_AT && dinov_le64(data) <= size - 8 &&
-            dinov_le64(data) >= DINOV_CK_DOCUMENT_AT)
-            seal(data, (size_t)dinov_le64(data) + 8);
-        return size;
-    }
-    switch (seed / 16 % 8) {
-    case 0: p.document_size = LLVMFuzzerMutate(p.document, p.document_size, ROOM); break;
-    case 1: p.table_size = LLVMFuzzerMutate(p.table, p.table_size, ROOM); break;
-    case 2: p.data_size = LLVMFuzzerMutate(p.data, p.data_size, ROOM); break;
-    case 3:
-    case 4:
-    case 5: p.document_size = mutate_text(p.document, p.document_size, seed / 128); break;
-    default: p.table_size = mutate_text(p.table, p.table_size, seed / 128); break;
-    }
-    size_t made = put_together(&p, data, max);
-    return made ? made : size;
 }

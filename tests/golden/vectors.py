@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two readers, one specification: python vectors.py JUDGE
 
-Every file of spec/vectors must get the verdict its README states from the C library (program JUDGE,
+Every file of spec/vectors, and everything in spec/vectors/training, must get the verdict its README states from the C library (program JUDGE,
 code included) and from spec/reader.py; make.py must make the same files again; and the C writer,
 given what a good file holds, must write that same file.
 """
@@ -16,6 +16,7 @@ VECTORS = os.path.join(ROOT, "spec", "vectors")
 sys.dont_write_bytecode = True
 sys.path[:0] = [os.path.join(ROOT, "spec"), VECTORS]
 import make  # noqa: E402
+import make_training  # noqa: E402
 import reader  # noqa: E402
 
 # Files with features or a newer write version: no 1.0 writer makes them.
@@ -35,14 +36,53 @@ def read(path):
         return file.read()
 
 
-def stated():
+def stated(folder=VECTORS):
     rows = {}
-    with open(os.path.join(VECTORS, "README.md")) as readme:
+    with open(os.path.join(folder, "README.md")) as readme:
         for line in readme:
             cells = [cell.strip() for cell in line.split("|")]
             if len(cells) == 6 and cells[1].split("-")[0] in ("good", "bad", "unsupported"):
                 rows[cells[1]] = (cells[2], cells[3])
     return rows
+
+
+def check_verdicts(name, expected, line, ours):
+    """One vector: what the C library said, and what reader.py says."""
+    verdict, code, _ = line.split(" ", 2)
+    check((verdict, code) == expected, name, "C library:", verdict, code, "expected:", *expected)
+    verdict, why = ours
+    check(verdict == expected[0], name, "reader.py:", verdict, "expected:", expected[0], why)
+    wanted = {"good": ("ok",), "unsupported": ("version",)}.get(name.split("-")[0], ("format", "corrupt", "shape", "limit"))
+    check(verdict in wanted, name, "is named for another class than", verdict)
+
+
+def judged(judge, *arguments):
+    return subprocess.run([judge, *arguments], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout.splitlines()
+
+
+def same_tree(a, b):
+    return subprocess.run(["diff", "-r", a, b]).returncode == 0
+
+
+def check_training(judge):
+    """The vectors of section 12. Their number."""
+    folder = os.path.join(VECTORS, "training")
+    expected = stated(folder)
+    names = sorted(name for name in os.listdir(folder) if name != "README.md")
+    check(len(names) > 70 and set(expected) == set(names), "training/README.md and its folder list different vectors")
+    lines = judged(judge, "--training", *(os.path.join(folder, name) for name in names))
+    check(len(lines) == len(names), "the C library did not judge every vector of training/")
+    for name, line in zip(names, lines):
+        path = os.path.join(folder, name)
+        if os.path.isdir(path):
+            ours = reader.judge_step(path)
+        else:
+            ours = (reader.judge_manifest if name.endswith(".json") else reader.judge_state)(read(path))
+        check_verdicts(name, expected[name], line, ours)
+    with tempfile.TemporaryDirectory() as again:
+        make_training.main(again)
+        check(same_tree(folder, again), "make_training.py makes others")
+    return len(names)
 
 
 def main(judge):
@@ -51,15 +91,10 @@ def main(judge):
     names = [os.path.basename(path)[:-len(".safetensors")] for path in paths]
     check(len(names) > 100 and set(expected) == set(names), "README.md and the folder list different files")
 
-    lines = subprocess.run([judge, *paths], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
-    for line, name, path in zip(lines.splitlines(), names, paths):
-        verdict, code, _ = line.split(" ", 2)
-        check((verdict, code) == expected[name], name, "C library:", verdict, code, "expected:", *expected[name])
-        verdict, why = reader.judge(read(path))
-        check(verdict == expected[name][0], name, "reader.py:", verdict, "expected:", expected[name][0], why)
-        wanted = {"good": ("ok",), "unsupported": ("version",)}.get(name.split("-")[0], ("format", "corrupt", "shape", "limit"))
-        check(verdict in wanted, name, "is named for another class than", verdict)
-    check(len(lines.splitlines()) == len(names), "the C library did not judge every file")
+    lines = judged(judge, *paths)
+    for line, name, path in zip(lines, names, paths):
+        check_verdicts(name, expected[name], line, reader.judge(read(path)))
+    check(len(lines) == len(names), "the C library did not judge every file")
 
     with tempfile.TemporaryDirectory() as folder:
         make.main(folder)
@@ -71,7 +106,7 @@ def main(judge):
                 subprocess.run([judge, "--rewrite", path, out], check=True)
                 check(read(path) == read(out), "the C writer writes another", name)
                 os.unlink(out)
-    print("%d vectors, %d failures" % (len(names), len(failures)))
+    print("%d vectors, %d failures" % (len(names) + check_training(judge), len(failures)))
     return 1 if failures else 0
 
 
