@@ -9,7 +9,6 @@
 #include "train/config_rows.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -198,7 +197,7 @@ static dinov_status refuse_arch(const char *where, const char *name, dinov_error
                       dinov_escape(found, sizeof found, name, strlen(name)));
 }
 
-/* Decimal, finite and not too small for a double; strtod alone would take "0x1p4" and "inf" too. */
+/* Decimal, and neither too large nor too small for a double; strtod alone would take "0x1p4" and "inf" too. */
 static bool number(double *out, const char *text, const char **end)
 {
     char *stop;
@@ -206,7 +205,7 @@ static bool number(double *out, const char *text, const char **end)
     errno = 0;
     *out  = strtod(text, &stop);
     *end  = stop;
-    return stop != text && !errno && isfinite(*out) && strspn(text, "+-.0123456789eE") >= (size_t)(stop - text);
+    return stop != text && !errno && strspn(text, "+-.0123456789eE") >= (size_t)(stop - text);
 }
 
 /* Decimal without leading zeros, which YAML takes for octal. */

@@ -67,29 +67,24 @@ static int parts_of(const char *name)
     return parts;
 }
 
-/* A key is compared with whole names, one that has no group with their last parts, and a group with groups. */
+/* A key is compared with whole names, or with their last parts when it has no group; a group with names cut to its depth. */
 static dinov_status unknown_key(const char *where, const char *key, bool group, dinov_error *err)
 {
     int64_t           count;
-    const struct row *rows = dinov_config_rows(&count), *nearest = NULL;
+    const struct row *rows = dinov_config_rows(&count), *nearest = rows;
     char              shown[DINOV_ESCAPED], name[NAME];
-    int               parts = parts_of(key), least = 0;
+    int               parts = parts_of(key), least = NAME;
     size_t            length = 0;
     for (int64_t i = 0; i < count; i++) {
-        size_t n = group ? parts_length(rows[i].name, parts) : strlen(rows[i].name);
-        if (group && !rows[i].name[n]) continue;
+        size_t      n    = group ? parts_length(rows[i].name, parts) : strlen(rows[i].name);
         const char *from = !group && parts == 1 ? strrchr(rows[i].name, '.') + 1 : rows[i].name;
         snprintf(name, sizeof name, "%.*s", (int)(rows[i].name + n - from), from);
         int apart = abs((int)strlen(key) - (int)strlen(name)); /* no fewer edits than that */
-        if (nearest && apart >= least) continue;
-        int edits = distance(key, name);
-        if (nearest && edits >= least) continue;
-        nearest = &rows[i], least = edits, length = n;
+        int edits = apart < least ? distance(key, name) : least;
+        if (edits < least) nearest = &rows[i], least = edits, length = n;
     }
-    dinov_escape(shown, sizeof shown, key, strlen(key));
-    if (!nearest) return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-KEY", "%s: there is no group %s", where, shown);
     return dinov_fail(err, DINOV_ERR_CONFIG, "CFG-KEY", "%s: there is no %s %s; the nearest is %.*s", where,
-                      group ? "group" : "key", shown, (int)length, nearest->name);
+                      group ? "group" : "key", dinov_escape(shown, sizeof shown, key, strlen(key)), (int)length, nearest->name);
 }
 
 static const struct row *find(const char *key)
