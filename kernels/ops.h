@@ -78,12 +78,14 @@ typedef struct dinov_ops {
                      int64_t gh, int64_t gw);
 
     /* ---- Training. dx is the gradient of x. Gradients of parameters accumulate (+=); everything else is
-     * overwritten unless it says otherwise. Row lists are int32 [M], NULL for 0..M-1. ---- */
+     * overwritten unless it says otherwise. Row lists are int32 [M], NULL for 0..M-1. Sums over rows depend on
+     * M alone. What is not a number in an input shows in the results. ---- */
 
     /* The transpose of `weight` [n, k] for `linear`: with w = {.n = k, .k = n, .packed, .bias = zeros},
      * linear(dx, dy, w) is dx = (dy diag(scale)) W. scale: real [n], NULL for ones. linear_size(k, n) elements. */
     void (*linear_pack_transposed)(dinov_stream *s, void *packed, const void *weight, int64_t n, int64_t k, const void *scale);
-    /* dweight += dy^T x, dbias += column sums of dy (NULL: not wanted). dy [M, n], x [M, k]; dweight [n, k] packed rows. */
+    /* dweight += dy^T x, dbias += column sums of dy (NULL: not wanted). dy [M, n], x [M, k]; dweight [n, k] packed rows.
+     * No scratch; a thread needs some 300 KiB of stack. */
     void (*linear_backward)(dinov_stream *s, void *dweight, void *dbias, const dinov_mat *dy, const dinov_mat *x);
     /* LayerScale in weight space: `dw` [n, k] and `db` [n] are the gradients of the product diag(gamma) (W x + b) taken
      * without gamma. dgamma_i += sum_j dw_ij W_ij + db_i b_i; dweight += diag(gamma) dw; dbias += gamma db. */
@@ -106,20 +108,20 @@ typedef struct dinov_ops {
     void (*activation_backward)(dinov_stream *s, dinov_mat *dx, dinov_mat *y, const dinov_mat *dy, const dinov_mat *x,
                                 dinov_activation act);
 
-    /* y[i] = factor x[rows[i]]. */
+    /* y[i] = factor x[rows[i]], for the rows of y. */
     void (*gather)(dinov_stream *s, dinov_mat *y, const dinov_mat *x, const int32_t *rows, double factor);
-    /* y[rows[i]] += factor scale x[i]; rows are distinct; scale: real [cols], NULL for ones. */
+    /* y[rows[i]] += factor scale x[i], for the rows of x; rows are distinct; scale: real [cols], NULL for ones. */
     void (*scatter_add)(dinov_stream *s, dinov_mat *y, const int32_t *rows, const dinov_mat *x, const void *scale, double factor);
 
     /* Tokens of `images` pictures: x [B*T, C] = cls + pos[0]; registers [R, C]; patch n: (mask[b, n] ? mask_token : patches[b*N + n])
      * + pos[1 + n]. pos: real [1 + N, C]; mask: uint8 [B, N] or NULL. */
     void (*embed)(dinov_stream *s, dinov_mat *x, const dinov_mat *patches, const void *cls, const void *registers,
                   const void *mask_token, const void *pos, const uint8_t *mask, int64_t images, int64_t registers_count);
-    /* dpatches is zero where masked; dpos [1 + N, C]. */
+    /* dpatches is zero where masked; dpos [1 + N, C]. dmask_token may be NULL when mask is. */
     void (*embed_backward)(dinov_stream *s, dinov_mat *dpatches, void *dcls, void *dregisters, void *dmask_token, void *dpos,
                            const dinov_mat *dx, const uint8_t *mask, int64_t images, int64_t registers_count);
 
-    /* Rows to unit length: y = x / max(|x|, eps). dx may be dy. */
+    /* Rows to unit length: y = x / max(|x|, eps). y may be x, dx may be dy. Shorter than eps, the length is a constant. */
     void (*normalize)(dinov_stream *s, dinov_mat *y, const dinov_mat *x, double eps);
     void (*normalize_backward)(dinov_stream *s, dinov_mat *dx, const dinov_mat *dy, const dinov_mat *x, double eps);
     /* Weight normalisation by rows: w[k] = g[k] v[k] / |v[k]|; v, w: real [n, k] packed, g: real [n]. */
@@ -127,8 +129,9 @@ typedef struct dinov_ops {
     void (*weight_norm_backward)(dinov_stream *s, void *dv, void *dg, const void *dw, const void *v, const void *g, int64_t n,
                                  int64_t k);
 
-    /* Softmax over prototypes that come a chunk of columns at a time. With t = z / temperature + bias (real [cols], NULL for
-     * zeros): max[m], sum[m] become those of sum exp(t - max) over the columns so far; start with -inf and 0. */
+    /* Softmax over prototypes that come a chunk of columns at a time; max, sum, lse, entropy, offset, loss and weight are
+     * real [M]. With t = z / temperature + bias (real [cols], NULL for zeros): max[m], sum[m] become those of
+     * sum exp(t - max) over the columns so far; start with -inf and 0. */
     void (*softmax_stats)(dinov_stream *s, void *max, void *sum, const dinov_mat *z, const void *bias, double temperature);
     /* z becomes exp(z / temperature + bias - lse[m]); entropy[m] -= sum of p log p (NULL: not wanted). */
     void (*softmax_apply)(dinov_stream *s, dinov_mat *z, void *entropy, const void *bias, const void *lse, double temperature);
@@ -142,8 +145,8 @@ typedef struct dinov_ops {
     /* sums [cols] += column sums. */
     void (*column_sums)(dinov_stream *s, void *sums, const dinov_mat *x);
 
-    /* KoLeo over one view, x [B, C], B >= 2: distance[i] = | x_i/|x_i| - x_j/|x_j| + 1e-8 | to the nearest other row j (largest
-     * product, first of equals); the loss is -mean log(distance + 1e-8). dx += weight times its gradient. */
+    /* KoLeo over one view, x [B, C], B >= 2: distance [B], distance[i] = | x_i/|x_i| - x_j/|x_j| + 1e-8 | to the nearest other row
+     * j (largest product, first of equals); the loss is -mean log(distance + 1e-8). dx += weight times its gradient. */
     void (*koleo)(dinov_stream *s, void *distance, dinov_mat *dx, const dinov_mat *x, double weight);
     size_t (*koleo_scratch)(int64_t rows, int64_t cols);
 

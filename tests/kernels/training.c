@@ -398,6 +398,33 @@ static void check_equal_rows(const dinov_ops *ops)
     pair_free(&x), pair_free(&dx), pair_free(&distance), dinov_free(s.scratch);
 }
 
+/* What went wrong has to look like it: exp of NaN is not a small number. */
+static void check_nan(const dinov_ops *ops)
+{
+    dinov_stream s = {NULL, must(dinov_alloc_aligned(1 << 16, 1))};
+    float        z[2 * 40], y[2 * 40], max[2] = {0, 0}, sum[2] = {0, 0}, loss[2] = {0, 0}, lse[2] = {3, 3}, sums[40];
+    int32_t      targets[4] = {0, -1, 0, -1};
+    dinov_mat    x = {z, 2, 40, 40}, to = {y, 2, 40, 40}, teacher = {y, 1, 40, 40}, qkv = {z, 2, 39, 40}, out = {y, 2, 13, 40};
+
+    for (int bad = 40; bad < 79; bad += 13) { /* in q, in k, in v */
+        for (int i = 0; i < 80; i++) z[i] = i == bad ? NAN : uniform(), y[i] = 0.1f;
+        ops->softmax_stats(&s, max, sum, &x, NULL, 0.1);
+        report(isfinite(sum[0]) && isnan(sum[1]), "softmax_stats of NaN: %g", (double)sum[1]);
+        sum[1] = 0, max[1] = 0;
+        ops->exp_sums(&s, sums, &x, lse, 0.1);
+        report(isnan(sums[bad - 40]), "exp_sums of NaN: %g", (double)sums[bad - 40]);
+        ops->attention(&s, &out, &qkv, 1, 1);
+        report(isnan(y[40]), "attention of NaN: %g", (double)y[40]);
+        ops->activation(&s, &to, &x, DINOV_ACT_GELU);
+        report(isnan(y[bad]), "GELU of NaN: %g", (double)y[bad]);
+        for (int i = 0; i < 80; i++) y[i] = 0.1f;
+        ops->cross_entropy(&s, &x, loss, lse, &teacher, targets, lse, 0.1);
+        report(isfinite(loss[0]) && isnan(loss[1]) && isnan(z[bad]), "cross_entropy of NaN: %g", (double)loss[1]);
+        loss[1] = 0;
+    }
+    dinov_free(s.scratch);
+}
+
 /* ---- the optimiser ---- */
 
 /* p, g, m, v */
@@ -442,8 +469,8 @@ static void check_optimiser(const dinov_ops *ops, dinov_pool *pool, int64_t coun
 void check_training(const dinov_ops *ops, dinov_pool *pool)
 {
     static const int64_t rows[]      = {1, 7, 65, 133};
-    static const int64_t shapes[][3] = {{1, 1, 1},      {7, 3, 5},      {65, 17, 33},  {256, 64, 64},
-                                        {257, 13, 130}, {700, 100, 70}, {1030, 7, 49}, {133, 200, 230}};
+    static const int64_t shapes[][3] = {{1, 1, 1},      {7, 3, 5},     {65, 17, 33},    {256, 64, 64},   {257, 13, 130},
+                                        {700, 100, 70}, {1030, 7, 49}, {133, 200, 230}, {300, 400, 700}, {2100, 9, 20}};
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) check_linear(ops, pool, shapes[i][0], shapes[i][1], shapes[i][2]);
     for (int i = 0; i < 4; i++)
         for (int64_t n = 3; n < 150; n = n * 2 + 1) {
@@ -453,9 +480,11 @@ void check_training(const dinov_ops *ops, dinov_pool *pool)
             check_rows(ops, pool, rows[i], n);
             check_losses(ops, pool, rows[i], n);
         }
+    check_rows(ops, pool, 65, 300);
     check_losses(ops, pool, 65, 2500);
     check_derivatives(ops);
     check_equal_rows(ops);
+    check_nan(ops);
     for (int64_t tokens = 1; tokens < 140; tokens += 23) {
         check_attention(ops, pool, 1, tokens, 2, 64, 1);
         check_attention(ops, pool, 3, tokens, 1, 40, 1);
@@ -463,6 +492,7 @@ void check_training(const dinov_ops *ops, dinov_pool *pool)
     }
     check_attention(ops, pool, 2, 257, 2, 16, 1);
     check_attention(ops, pool, 1, 300, 1, 64, 40);
+    check_attention(ops, pool, 1, 530, 1, 20, 1);
     check_embed(ops, pool, 1, 4, 0, 8);
     check_embed(ops, pool, 7, 6, 4, 70);
     check_embed(ops, pool, 66, 9, 1, 13);
