@@ -127,6 +127,7 @@ int main(int argc, char **argv)
         "\"peak_mib\": %.0f}\n",
         (long long)config.train.batch_size_per_gpu, steps, times[steps / 2], times[0], times[steps - 1],
         flops(&config, &model, &views[0]) * 1e-9, fraction[steps / 2], peak_mib());
+    json_decref(j);
     dinov_trainer_free(&trainer);
     dinov_pool_free(&pool);
     return 0;

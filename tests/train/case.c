@@ -9,6 +9,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What is read lives as long as the program, and is known to the end. */
+static void *kept[1 << 14];
+static int   kept_count;
+
+static void *keep(void *p)
+{
+    DINOV_ASSERT(p && kept_count < (int)(sizeof kept / sizeof kept[0]));
+    return kept[kept_count++] = p;
+}
+
 void case_must(dinov_status status, const dinov_error *err)
 {
     if (status == DINOV_OK) return;
@@ -32,6 +42,7 @@ const void *case_input(const char *folder, dinov_npy *npy, const char *format, .
     if (!there) return NULL;
     fclose(there);
     case_must(dinov_file_read(&bytes, &size, path, (size_t)1 << 30, &err), &err);
+    keep(bytes);
     case_must(dinov_npy_parse(npy, bytes, size, path, &err), &err);
     return npy->data;
 }
@@ -109,7 +120,7 @@ dinov_views case_views(const char *folder, const dinov_config *c, int64_t step, 
 {
     dinov_npy   npy;
     dinov_views v       = {.images = c->train.batch_size_per_gpu};
-    int32_t    *indices = dinov_alloc((size_t)(2 * v.images * patches), sizeof *indices);
+    int32_t    *indices = keep(dinov_alloc((size_t)(2 * v.images * patches), sizeof *indices));
     v.global            = case_input(folder, &npy, "step%lld.global", (long long)step);
     v.local             = case_input(folder, &npy, "step%lld.local", (long long)step);
     v.masks             = case_input(folder, &npy, "step%lld.masks", (long long)step);
@@ -126,8 +137,8 @@ dinov_drop_plan *case_drop(const char *folder, dinov_drop_plan *plan, const dino
     if (c->student.drop_path_rate == 0) return NULL;
     for (int g = 0; g < 2; g++) {
         int64_t images = (g == 0 ? 2 : c->crops.local_crops_number) * c->train.batch_size_per_gpu;
-        plan->keep[g]  = dinov_calloc((size_t)(2 * m->depth * images), sizeof(int32_t));
-        plan->kept[g]  = dinov_calloc((size_t)m->depth, sizeof(int32_t));
+        plan->keep[g]  = keep(dinov_calloc((size_t)(2 * m->depth * images), sizeof(int32_t)));
+        plan->kept[g]  = keep(dinov_calloc((size_t)m->depth, sizeof(int32_t)));
         for (int64_t block = 0; block < m->depth && images; block++)
             for (int branch = 0; branch < 2; branch++) {
                 dinov_npy   npy;

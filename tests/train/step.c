@@ -100,6 +100,9 @@ int main(int argc, char **argv)
         if (state->center[i])
             output(i == DINOV_TERM_DINO ? "center.dino" : "center.ibot", state->center[i], state->real_size, 1,
                    &state->prototypes[i]);
+    json_decref(j);
+    dinov_free(losses);
+    dinov_free(norms);
     dinov_trainer_free(&trainer);
     dinov_pool_free(&pool);
     return 0;
