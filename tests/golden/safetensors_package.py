@@ -36,5 +36,5 @@ for path in paths:
         assert sorted(file.keys()) == sorted(theirs)
         metadata = file.metadata()
         assert sorted(metadata) == ["dinov", "dinov_header", "format"] and metadata["format"] == "pt"
-        assert reader.read_document(metadata["dinov"]) == document
+        assert reader.read_document(metadata["dinov"], "backbone") == document
 print("%d files, %d tensors agree" % (len(paths), tensors_seen))

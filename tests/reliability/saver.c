@@ -62,15 +62,22 @@ static int loop(made_state *m, const char *path, int64_t last)
     return dinov_run_close(&run, &e) == DINOV_OK ? 0 : fail(&e);
 }
 
-int main(int argc, char **argv)
+static int asked(made_state *m, int argc, char **argv)
 {
-    made_state m;
-    int64_t    iteration;
-    made_new(&m, DIM, sizeof(float));
-    if (argc >= 3 && strcmp(argv[1], "loop") == 0) return loop(&m, argv[2], argc > 3 ? atoll(argv[3]) : DINOV_STATE_MAX_ITERATION);
+    int64_t iteration;
+    if (argc >= 3 && strcmp(argv[1], "loop") == 0) return loop(m, argv[2], argc > 3 ? atoll(argv[3]) : DINOV_STATE_MAX_ITERATION);
     if (argc != 3 || strcmp(argv[1], "check") != 0) return 64;
-    if (check(&m, argv[2], &iteration) != 0) return 1;
+    if (check(m, argv[2], &iteration) != 0) return 1;
     if (iteration < 0) puts("none");
     else printf("%" PRId64 "\n", iteration);
     return 0;
+}
+
+int main(int argc, char **argv)
+{
+    made_state m;
+    made_new(&m, DIM, sizeof(float));
+    int code = asked(&m, argc, argv);
+    made_free(&m);
+    return code;
 }
