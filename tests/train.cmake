@@ -27,6 +27,10 @@ if(NOT DINOV_SANITIZE)
     # Distributions are the same in every build.
     dinov_python(train_draws full train/draws.py $<TARGET_FILE:train_probe>)
 endif()
+if(NOT DINOV_SANITIZE)
+    # Minutes of arithmetic; what it calls is run elsewhere in every build.
+    dinov_python(train_learn full train/learn.py $<TARGET_FILE_DIR:dinov-train>)
+endif()
 dinov_python(train_cli "quick;threads" cli/train.py $<TARGET_FILE_DIR:dinov-train>)
 # Sudden ends of saving (tests/reliability).
 dinov_test_program(saver reliability/saver.c dinov_train)

@@ -1,7 +1,64 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Sums over rows, and gradients of weights that are taken row by row: LayerScale, weight normalisation.
+ * Rows chosen by a list, sums over rows, and gradients of weights that are taken row by row: LayerScale, weight
+ * normalisation.
  */
+
+struct rows_job {
+    dinov_mat       *y;
+    const dinov_mat *x;
+    const int32_t   *rows;
+    const float     *scale;
+    float            factor;
+    int64_t          height; /* of a block */
+};
+
+static void gather_block(void *arg, int64_t block, int worker)
+{
+    const struct rows_job *job = arg;
+    int64_t                n = job->y->cols, end = (block + 1) * job->height;
+    vf                     factor = v_set1(job->factor);
+
+    (void)worker;
+    if (end > job->y->rows) end = job->y->rows;
+    for (int64_t row = block * job->height; row < end; row++) {
+        const float *x = (const float *)job->x->data + (job->rows ? job->rows[row] : row) * job->x->ld;
+        float       *y = (float *)job->y->data + row * job->y->ld;
+        for (int64_t j = 0; j < n; j += VL) v_put(y + j, v_mul(factor, v_take(x + j, n - j)), n - j);
+    }
+}
+
+static void gather(dinov_stream *s, dinov_mat *y, const dinov_mat *x, const int32_t *rows, double factor)
+{
+    struct rows_job job = {y, x, rows, NULL, (float)factor, rows_of(ELEMENTS, y->cols)};
+    DINOV_ASSERT(x->cols == y->cols && (rows || x->rows >= y->rows));
+    dinov_pool_run(s->pool, (y->rows + job.height - 1) / job.height, gather_block, &job);
+}
+
+static void scatter_block(void *arg, int64_t block, int worker)
+{
+    const struct rows_job *job = arg;
+    int64_t                n = job->x->cols, end = (block + 1) * job->height;
+    vf                     factor = v_set1(job->factor);
+
+    (void)worker;
+    if (end > job->x->rows) end = job->x->rows;
+    for (int64_t row = block * job->height; row < end; row++) {
+        const float *x = (const float *)job->x->data + row * job->x->ld;
+        float       *y = (float *)job->y->data + (job->rows ? job->rows[row] : row) * job->y->ld;
+        for (int64_t j = 0; j < n; j += VL) {
+            vf by = job->scale ? v_mul(factor, v_take(job->scale + j, n - j)) : factor;
+            v_put(y + j, v_fma(by, v_take(x + j, n - j), v_take(y + j, n - j)), n - j);
+        }
+    }
+}
+
+static void scatter_add(dinov_stream *s, dinov_mat *y, const int32_t *rows, const dinov_mat *x, const void *scale, double factor)
+{
+    struct rows_job job = {y, x, rows, scale, (float)factor, rows_of(ELEMENTS, y->cols)};
+    DINOV_ASSERT(x->cols == y->cols && (rows || y->rows >= x->rows));
+    dinov_pool_run(s->pool, (x->rows + job.height - 1) / job.height, scatter_block, &job);
+}
 
 enum { SUM_COLUMNS = 32 * VL, PART = 64 };
 

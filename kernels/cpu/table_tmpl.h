@@ -23,6 +23,8 @@ static void fill(dinov_ops *ops, const char *name)
     ops->attention_backward_scratch = attention_backward_scratch;
     ops->activation                 = activation;
     ops->activation_backward        = activation_backward;
+    ops->gather                     = gather;
+    ops->scatter_add                = scatter_add;
     ops->column_sums                = column_sums;
     ops->normalize                  = normalize;
     ops->normalize_backward         = normalize_backward;

@@ -113,7 +113,8 @@ int main(int argc, char **argv)
         case_must(dinov_trainer_step(trainer, i, &views[i % count], &rates, NULL, &r, &err), &err);
         if (!r.finite) return 1;
         if (i == 0)
-            printf("{\"case\": \"%s\", \"isa\": \"%s\", \"threads\": %d, \"first_losses\": [%.6f, %.6f, %.6f, %.6f], ",
+            printf("{\"case\": \"%s\", \"isa\": \"%s\", \"threads\": %d, \"first_losses\": {\"dino_local_crops_loss\": %.6f, "
+                   "\"dino_global_crops_loss\": %.6f, \"koleo_loss\": %.6f, \"ibot_loss\": %.6f}, ",
                    json_string_value(json_object_get(j, "name")), ops->name, threads, r.dino_local_crops_loss,
                    r.dino_global_crops_loss, r.koleo_loss, r.ibot_loss);
         if (i < WARM) continue;

@@ -33,8 +33,9 @@ def main():
                 peer = line([sys.executable, PEER, "bench", folder, "--threads", "2", "--steps", "5"])
                 us = line([program, folder, "2", "7"])
                 for who in (peer, us):
-                    local, share, _, patch = who["first_losses"]
-                    untrained = (local + share, 2 * patch / 0.5) # of iBOT's mean over all crops, half are masked
+                    first = who["first_losses"]
+                    untrained = (first["dino_local_crops_loss"] + first["dino_global_crops_loss"],
+                                 2 * first["ibot_loss"] / 0.5)  # of iBOT's mean over all crops, half are masked
                     assert all(abs(loss / math.log(prototypes) - 1) < 0.2 for loss in untrained), who
                 ratios.append(peer["median_s"] / us["median_s"])
                 memory.append(us["peak_mib"] / peer["peak_mib"])
