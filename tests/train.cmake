@@ -26,8 +26,6 @@ dinov_python(train_augment full train/augment.py $<TARGET_FILE:train_probe>)
 if(NOT DINOV_SANITIZE)
     # Distributions are the same in every build.
     dinov_python(train_draws full train/draws.py $<TARGET_FILE:train_probe>)
-endif()
-if(NOT DINOV_SANITIZE)
     # Minutes of arithmetic; what it calls is run elsewhere in every build.
     dinov_python(train_learn full train/learn.py $<TARGET_FILE_DIR:dinov-train>)
 endif()

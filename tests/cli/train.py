@@ -189,6 +189,20 @@ def others():
     run("pretrain", "-o", "single", "pictures/0.png", *MODEL, "-q", "train.batch_size_per_gpu=1")
 
 
+def watched():
+    """The k-NN figure while training is what dinov-eval says of the same step's backbone."""
+    for i in range(12):
+        to = Path(f"labelled/{'ab'[i % 2]}")
+        to.mkdir(parents=True, exist_ok=True)
+        shutil.copy(f"pictures/{i}.png", to)
+    pretrain("watched", "evaluation.knn_every=10", "evaluation.knn_train=labelled", "evaluation.knn_test=labelled")
+    figure = [json.loads(line)["knn_20"] for line in open("watched/metrics.jsonl") if "knn_20" in line]
+    told = subprocess.run([BIN / "dinov-eval", "knn", "-m", "watched/step-000000010/backbone.safetensors", "--train", "labelled", "--test",
+                           "labelled", "-k", "20", "--preset", "square:32", "--json"], capture_output=True, text=True).stdout
+    said = [value for key, value in (json.loads(told) if told else {}).items() if key.endswith("Top 1")]
+    check(len(figure) == 1 and len(said) == 1 and abs(figure[0] - said[0]) < 0.01, f"the k-NN figure {figure} while training, {told}")
+
+
 def main():
     rng = np.random.default_rng(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -198,7 +212,7 @@ def main():
         for i in range(12):
             small = rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)
             Path(f"pictures/{i}.png").write_bytes(png(np.kron(small, np.ones((9, 8, 1), dtype=np.uint8))))
-        for part in (stops, refusals, damage, distil, others):
+        for part in (stops, refusals, damage, distil, others, watched):
             part()
         os.chdir("/")
     print(f"{len(failures)} failures")
