@@ -2,6 +2,9 @@
 """dinov-train from outside: training goes on bit for bit after any stop, refuses what is another run, and distils.
 
     train.py BIN      BIN is the folder of the programs. Pictures are drawn here.
+
+DINOV_KILLS and DINOV_TERMS: so many chains of kills, and stops by SIGTERM (6, 3). DINOV_RECORD=1: append a line for each to
+tests/reliability/LEDGER.tsv.
 """
 import json
 import os
@@ -22,9 +25,12 @@ except ImportError as missing:
     print(f"skipped: {missing}")
     sys.exit(77)
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reliability"))
+import ledger  # noqa: E402
+
 BIN = Path(sys.argv[1]).resolve()
 TRAIN = str(BIN / "dinov-train")
-KILLS = int(os.environ.get("DINOV_KILLS", "6"))
+KILLS, TERMS = int(os.environ.get("DINOV_KILLS", "6")), int(os.environ.get("DINOV_TERMS", "3"))
 
 # A model of two blocks, ten steps.
 MODEL = ["student.arch=vit_custom", "student.embed_dim=32", "student.depth=2", "student.num_heads=2", "student.patch_size=8",
@@ -74,6 +80,11 @@ def same_end(folder):
     check(lines == list(range(1, 11)), f"{folder}: metrics of steps {lines}")
 
 
+def record(harness, cases, begin, remark=""):
+    if os.environ.get("DINOV_RECORD"):
+        ledger.record(harness, cases, time.time() - begin, len(failures), remark)
+
+
 def stops():
     """Stopped, killed and terminated runs end in the same bits, whatever their threads and workers."""
     pretrain("whole")
@@ -82,8 +93,10 @@ def stops():
     pretrain("parts", "train.recompute=true")
     same_end("parts")
     random.seed(1)
+    begin, kills = time.time(), 0
     for i in range(KILLS):
         for _ in range(random.randint(1, 3)):
+            kills += 1
             child = subprocess.Popen([TRAIN, "pretrain", "-o", "killed", "pictures", *MODEL, "-q"])
             time.sleep(random.uniform(0.02, 0.5))
             child.send_signal(signal.SIGKILL)
@@ -91,8 +104,9 @@ def stops():
         pretrain("killed")
         same_end("killed")
         shutil.rmtree("killed")
-    terminated = 0
-    for i in range(3):
+    record("train_kill", KILLS, begin, f"chains, {kills} kills in all; the end is bit for bit the undisturbed run's")
+    begin, terminated = time.time(), 0
+    for i in range(TERMS):
         child = subprocess.Popen([TRAIN, "pretrain", "-o", "ended", "pictures", *MODEL, "-q", "optim.epochs=400"], stderr=subprocess.PIPE, text=True)
         while not list(Path(".").glob("ended/step-*/manifest.json")) and child.poll() is None:
             time.sleep(0.02)
@@ -101,7 +115,8 @@ def stops():
         newest = max(Path("ended").glob("step-*"))
         check((newest / "manifest.json").exists(), "SIGTERM left a step without its manifest")
         shutil.rmtree("ended")
-    check(terminated == 3, f"{terminated} of 3 runs ended with 143 on SIGTERM")
+    check(terminated == TERMS, f"{terminated} of {TERMS} runs ended with 143 on SIGTERM")
+    record("train_term", TERMS, begin, f"{terminated} ended with 143 and a whole checkpoint")
 
 
 def refusals():
