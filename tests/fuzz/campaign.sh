@@ -19,6 +19,7 @@ done=$(sed -n 's/^stat::number_of_executed_units: *//p' "$work/log")
 coverage=$(grep -o 'cov: [0-9]*' "$work/log" | tail -n 1 | cut -d' ' -f2)
 found=$(($(ls "$work/found" | wc -l) - before))
 [ -n "$done" ] || { tail -n 20 "$work/log" >&2; exit 1; }
+[ "$found" != 0 ] || [ "$done" -ge "$executions" ] || { echo "ended after $done of $executions executions without a finding; not recorded" >&2; exit 1; }
 [ -e tests/fuzz/LEDGER.tsv ] || printf 'date\tcommit\ttarget\tcompiler\tsanitizers\texecutions\tseconds\tedges\tfindings\n' >tests/fuzz/LEDGER.tsv
 printf '%s\t%s\t%s\t%s\taddress,undefined\t%s\t%s\t%s\t%s\n' "$(date +%F)" "$commit" "$target" \
     "clang $(clang -dumpversion)" "$done" "$seconds" "${coverage:--}" "$found" | tee -a tests/fuzz/LEDGER.tsv
