@@ -260,7 +260,6 @@ static dinov_status open_sets(struct evaluation *e, dinov_error *err)
     dinov_engine_close(&e->model.engine);
     DINOV_TRY(dinov_set_match(&e->test, &e->train, err));
     if (e->has_val) DINOV_TRY(dinov_set_match(&e->val, &e->train, err));
-    DINOV_TRY(dinov_set_match(&e->train, &e->train, err));
     return dinov_pool_new(&e->pool, (int)threads, err);
 }
 

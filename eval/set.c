@@ -236,7 +236,7 @@ dinov_status dinov_set_open_run(dinov_set *out, const char *name, const char *fo
 
 /* ---- Two sets ---- */
 
-dinov_status dinov_set_match(dinov_set *test, const dinov_set *train, dinov_error *err)
+dinov_status dinov_set_match(dinov_set *test, dinov_set *train, dinov_error *err)
 {
     if (test->made && train->made && strcmp(test->made, train->made) != 0) {
         char one[DINOV_ESCAPED], other[DINOV_ESCAPED];
@@ -244,7 +244,8 @@ dinov_status dinov_set_match(dinov_set *test, const dinov_set *train, dinov_erro
                           train->view.name, dinov_escape(one, sizeof one, train->made, strlen(train->made)), test->view.name,
                           dinov_escape(other, sizeof other, test->made, strlen(test->made)));
     }
-    if (test != train) DINOV_TRY(dinov_classes_match(&test->classes, test->view.name, &train->classes, train->view.name, err));
-    test->view.labels = test->classes.label;
+    DINOV_TRY(dinov_classes_match(&test->classes, test->view.name, &train->classes, train->view.name, err));
+    test->view.labels  = test->classes.label;
+    train->view.labels = train->classes.label;
     return DINOV_OK;
 }

@@ -48,9 +48,9 @@ typedef struct dinov_set_options {
 dinov_status dinov_set_extract(dinov_set *out, const char *name, dinov_engine *engine, const dinov_source *source,
                                const dinov_set_options *options, dinov_error *err);
 
-/* Gives `test` the numbers of `train`'s classes. ERR_SHAPE EVAL-CLASS; ERR_CONFIG EVAL-RUNS: runs that were made with
- * different models or settings. */
-dinov_status dinov_set_match(dinov_set *test, const dinov_set *train, dinov_error *err);
+/* Gives `test` the numbers of `train`'s classes, and both views their labels. ERR_SHAPE EVAL-CLASS; ERR_CONFIG EVAL-RUNS:
+ * runs that were made with different models or settings. */
+dinov_status dinov_set_match(dinov_set *test, dinov_set *train, dinov_error *err);
 
 void dinov_set_close(dinov_set *set);
 

@@ -92,7 +92,6 @@ dinov_status dinov_knn_watch_run(dinov_knn_watch *p, double *top1, const dinov_t
     if (status == DINOV_OK) status = dinov_set_extract(&train, "evaluation.knn_train", engine, p->train, &options, err);
     if (status == DINOV_OK) status = dinov_set_extract(&test, "evaluation.knn_test", engine, p->test, &options, err);
     if (status == DINOV_OK) status = dinov_set_match(&test, &train, err);
-    if (status == DINOV_OK) status = dinov_set_match(&train, &train, err);
     if (status == DINOV_OK) status = dinov_knn(&results, &count, &train.view, &test.view, &knn, ops, pool, err);
     if (status == DINOV_OK) *top1 = results[0].top1;
     dinov_free(results);

@@ -121,20 +121,6 @@ def bench(args):
 
 # Learning.
 
-def torchvision():
-    """Imports torchvision. Its compiled operators may not load beside this torch; none is used here, so names will do."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    try:
-        import torchvision
-    except RuntimeError:
-        for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision
-    return library
-
-
 def read_shards(folder, pattern, limit=0):
     """(pictures, labels): decoded RGB, in the order of the shards."""
     from PIL import Image
@@ -280,7 +266,8 @@ def first(labelled, limit):
 def learn(args):
     from safetensors.torch import save_file
 
-    operators = torchvision()  # must outlive its use
+    import vision  # noqa: F401, loads torchvision, which the official augmentation and evaluation use
+
     torch.set_num_threads(args.threads)
     recipe = recipe_of(args)
     case, out, size = case_of(recipe, args.vit), Path(args.out), recipe["crops.global_crops_size"]
@@ -338,7 +325,8 @@ def knn(args):
     """The shapes tell the model, but for heads and the rule of the position table, which the size makes needless."""
     from safetensors.torch import load_file
 
-    operators = torchvision()  # must outlive its use
+    import vision  # noqa: F401, loads torchvision, which the official augmentation and evaluation use
+
     torch.set_num_threads(args.threads)
     state = load_file(args.weights)
     dim, _, patch, _ = state["patch_embed.proj.weight"].shape

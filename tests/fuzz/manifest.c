@@ -7,6 +7,7 @@
  */
 #include "base/hash.h"
 #include "format/manifest.h"
+#include "tests/fuzz/text.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -60,26 +61,11 @@ static void seal(uint8_t *data, size_t size)
     memcpy(data + DIGEST_AT, digest, sizeof digest);
 }
 
-/* Replaces one digit, word or member boundary by another: what text needs and bit flips rarely find. */
-static size_t mutate_text(uint8_t *data, size_t size, size_t max, unsigned seed)
-{
-    static const char *const pieces[] = {"0", "1", "-1", "9223372036854775807", "9223372036854775808", "999999999", "1e999", "0.1", "null", "true",
-                                         "[]", "{}", "\"\"", ",", "[", "]", "{", "}", "\"", " ", "\n", "\\\"", "\\\\", "safe-feature", "state-00001.safetensors",
-                                         "../x", "backbone.safetensors", "sha256:", "\x7f", "\xc2\x80"};
-    const char *piece = pieces[seed / 7 % (sizeof pieces / sizeof pieces[0])];
-    size_t      length = strlen(piece), at = BODY_AT + seed / 1009 % (size - BODY_AT), cut = seed % 5;
-    if (cut > size - at) cut = size - at;
-    if (size + length > max) return size;
-    memmove(data + at + length, data + at + cut, size - at - cut);
-    memcpy(data + at, piece, length);
-    return size + length - cut;
-}
-
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max, unsigned seed)
 {
     if (size <= BODY_AT || seed % 16 == 0) return LLVMFuzzerMutate(data, size, max);
     if (seed % 4 == 1) size = BODY_AT + LLVMFuzzerMutate(data + BODY_AT, size - BODY_AT, max - BODY_AT);
-    else size = mutate_text(data, size, max, seed / 16);
+    else size = BODY_AT + mutate_text(data + BODY_AT, size - BODY_AT, max - BODY_AT, seed / 16);
     seal(data, size);
     return size;
 }

@@ -8,6 +8,7 @@
 
 #include "base/hash.h"
 #include "format/header.h"
+#include "tests/fuzz/text.h"
 
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max, unsigned seed);
 size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max) __attribute__((weak)); /* absent in a replay */
@@ -65,21 +66,6 @@ static size_t put_together(const struct parts *p, uint8_t *out, size_t max)
     return size;
 }
 
-/* Replaces one digit, word or member boundary by another: what text needs and bit flips rarely find. */
-static size_t mutate_text(uint8_t *text, size_t size, unsigned seed)
-{
-    static const char *const pieces[] = {"0", "1", "-1", "9223372036854775807", "9223372036854775808", "18446744073709551616",
-                                         "1e999", "0.1", "null", "true", "[]", "{}", "\"\"", ",", "[", "]", "{", "}", "\"", " ",
-                                         "\\\"", "\\\\", "safe-feature", "F64", "BOOL", "full", "square:2", "\x7f", "\xc2\x80"};
-    const char *piece = pieces[seed / 7 % (sizeof pieces / sizeof pieces[0])];
-    size_t      length = strlen(piece), at = size ? seed / 1009 % size : 0, cut = seed % 5;
-    if (cut > size - at) cut = size - at;
-    if (size + length > ROOM) return size;
-    memmove(text + at + length, text + at + cut, size - at - cut);
-    memcpy(text + at, piece, length);
-    return size + length - cut;
-}
-
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max, unsigned seed)
 {
     static struct parts p;
@@ -96,8 +82,8 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max, unsigned 
     case 2: p.data_size = LLVMFuzzerMutate(p.data, p.data_size, ROOM); break;
     case 3:
     case 4:
-    case 5: p.document_size = mutate_text(p.document, p.document_size, seed / 128); break;
-    default: p.table_size = mutate_text(p.table, p.table_size, seed / 128); break;
+    case 5: p.document_size = mutate_text(p.document, p.document_size, ROOM, seed / 128); break;
+    default: p.table_size = mutate_text(p.table, p.table_size, ROOM, seed / 128); break;
     }
     size_t made = put_together(&p, data, max);
     return made ? made : size;

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "dinov/infer.h"
+#include "folder.h"
 #include "reliability/made_state.h"
 
 #include <dirent.h>
@@ -25,33 +26,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PATH = 512 };
-
-static char       root[64], run_path[PATH];
+static char       root[PATH], run_path[PATH];
 static made_state made;
 static char       notes[4096];
-
-static void print(char *out, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void print(char *out, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    assert_true(vsnprintf(out, PATH, format, args) < PATH);
-    va_end(args);
-}
-
-static void remove_all(const char *path)
-{
-    char command[PATH];
-    print(command, "rm -rf '%s'", path);
-    assert_int_equal(system(command), 0);
-}
 
 static int setup(void **state)
 {
     (void)state;
-    snprintf(root, sizeof root, "%s/dinov-run-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    if (!mkdtemp(root)) return -1;
+    if (make_folder(root, "run") != 0) return -1;
     made_new(&made, 8, sizeof(float));
     return 0;
 }
@@ -73,22 +55,6 @@ static int fresh(void **state)
     notes[0] = '\0';
     return 0;
 }
-
-#define OK(call)                                                                                                                   \
-    do {                                                                                                                           \
-        dinov_error  e_  = {0};                                                                                                    \
-        dinov_error *err = &e_;                                                                                                    \
-        if ((call) != DINOV_OK) fail_msg("%s: %s: %s", #call, e_.code, e_.msg);                                                    \
-    } while (0)
-
-#define REFUSED(call, want, name)                                                                                                  \
-    do {                                                                                                                           \
-        dinov_error  e_   = {0};                                                                                                   \
-        dinov_error *err  = &e_;                                                                                                   \
-        dinov_status got_ = (call);                                                                                                \
-        if (got_ != DINOV_##want || strcmp(e_.code, name) != 0)                                                                    \
-            fail_msg("%s: expected %s %s, found %d %s (%s)", #call, #want, name, got_, e_.code, e_.msg);                           \
-    } while (0)
 
 static void note(void *arg, const char *sentence)
 {

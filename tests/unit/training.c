@@ -12,6 +12,7 @@
 
 #include "base/alloc.h"
 #include "base/hash.h"
+#include "folder.h"
 #include "format/checkpoint.h"
 #include "format/training.h"
 #include "format_model.h"
@@ -21,9 +22,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { TENSORS = 7, PATH = 512 };
+enum { TENSORS = 7 };
 
-static char       root[64], aside[80];
+static char       root[PATH], aside[PATH];
 static tiny_model tiny;
 static float      values[TENSORS][96];
 static char       notes[4096];
@@ -31,31 +32,12 @@ static char       notes[4096];
 static int setup(void **state)
 {
     (void)state;
-    /* In memory where that is possible: what reaches a disk is looked at elsewhere (tests/reliability). */
-    snprintf(root, sizeof root, "%s/dinov-training-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    if (!mkdtemp(root)) return -1;
-    snprintf(aside, sizeof aside, "%s/aside", root);
+    if (make_folder(root, "training") != 0) return -1;
+    print(aside, "%s/aside", root);
     tiny_make(&tiny, 6, DINOV_F32);
     for (int i = 0; i < TENSORS; i++)
         for (int j = 0; j < 96; j++) values[i][j] = (float)(i * 1000 + j) / 7.0f;
     return 0;
-}
-
-/* Into a buffer of PATH bytes. */
-static void print(char *out, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void print(char *out, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    assert_true(vsnprintf(out, PATH, format, args) < PATH);
-    va_end(args);
-}
-
-static void remove_all(const char *path)
-{
-    char command[PATH];
-    print(command, "rm -rf '%s'", path);
-    assert_int_equal(system(command), 0);
 }
 
 static int teardown(void **state)
@@ -65,24 +47,6 @@ static int teardown(void **state)
     remove_all(root);
     return 0;
 }
-
-#define OK(call)                                                                                                                   \
-    do {                                                                                                                           \
-        dinov_error  e_  = {0};                                                                                                    \
-        dinov_error *err = &e_;                                                                                                    \
-        if ((call) != DINOV_OK) fail_msg("%s: %s: %s", #call, e_.code, e_.msg);                                                    \
-    } while (0)
-
-/* The call is refused with that status and code, and says why. */
-#define REFUSED(call, want, name)                                                                                                  \
-    do {                                                                                                                           \
-        dinov_error  e_   = {0};                                                                                                   \
-        dinov_error *err  = &e_;                                                                                                   \
-        dinov_status got_ = (call);                                                                                                \
-        if (got_ != DINOV_##want || strcmp(e_.code, name) != 0)                                                                    \
-            fail_msg("%s: expected %s %s, found %d %s (%s)", #call, #want, name, got_, e_.code, e_.msg);                           \
-        assert_true(e_.status == got_ && strlen(e_.msg) > 10);                                                                     \
-    } while (0)
 
 static void note(void *arg, const char *sentence)
 {
