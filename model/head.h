@@ -10,12 +10,11 @@
 #include "model/mat.h"
 #include "model/paramset.h"
 
-#include <stdbool.h>
-
 enum { DINOV_HEAD_LAYERS = 8 };
 
 /* Places in a block of parameters, or of their gradients. */
 typedef struct dinov_head {
+    dinov_head_dims dims;
     void *weight[DINOV_HEAD_LAYERS], *bias[DINOV_HEAD_LAYERS];
     void *g, *v; /* last_layer.weight_g [K], weight_v [K, bottleneck] */
 } dinov_head;
@@ -23,16 +22,22 @@ typedef struct dinov_head {
 void dinov_head_bind(dinov_head *out, const dinov_paramset *set, const char *module, const dinov_head_dims *dims, void *block,
                      size_t real_size);
 
-/* Memory for passes of at most `rows` rows. */
+/* Memory for passes through heads, one at a time. */
 typedef struct dinov_head_pass dinov_head_pass;
 
-/* backward: activations are kept. `ops` and `pool` are kept. */
-dinov_status dinov_head_pass_new(dinov_head_pass **out, const dinov_head_dims *dims, const dinov_ops *ops, dinov_pool *pool,
-                                 int64_t rows, bool backward, dinov_error *err);
-void         dinov_head_pass_free(dinov_head_pass **pass);
-size_t       dinov_head_pass_memory(const dinov_head_dims *dims, const dinov_ops *ops, int64_t rows, bool backward);
+/* A head that a pass is to serve, with at most `rows` rows. */
+typedef struct dinov_head_use {
+    dinov_head_dims dims;
+    int64_t         rows;
+} dinov_head_use;
 
-/* z [rows, bottleneck] = unit rows of the MLP of x [rows, in]. x stays in use until the backward pass. */
+/* `ops` and `pool` are kept. */
+dinov_status dinov_head_pass_new(dinov_head_pass **out, const dinov_head_use *uses, int count, const dinov_ops *ops,
+                                 dinov_pool *pool, dinov_error *err);
+void         dinov_head_pass_free(dinov_head_pass **pass);
+size_t       dinov_head_pass_memory(const dinov_head_use *uses, int count, const dinov_ops *ops);
+
+/* z [rows, bottleneck] = unit rows of the MLP of x [rows, in]. x and what the pass holds are in use until the backward pass. */
 void dinov_head_forward(dinov_head_pass *pass, const dinov_head *params, dinov_mat *z, const dinov_mat *x);
 /* dz is overwritten. */
 void dinov_head_backward(dinov_head_pass *pass, const dinov_head *params, const dinov_head *grads, dinov_mat *dx, dinov_mat *dz);

@@ -11,6 +11,8 @@ target_include_directories(unit_run PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
 
 dinov_test_program(bench_pretrain bench/pretrain.c dinov_train PkgConfig::JANSSON)
 target_sources(bench_pretrain PRIVATE train/case.c)
+dinov_test_program(bench_saving bench/saving.c dinov_train PkgConfig::JANSSON)
+target_sources(bench_saving PRIVATE train/case.c)
 dinov_fuzz(config dinov_train)
 dinov_test_program(config_page golden/config_page.c dinov_train)
 add_test(NAME config_page COMMAND sh ${CMAKE_CURRENT_SOURCE_DIR}/golden/config_page.sh $<TARGET_FILE:config_page>)

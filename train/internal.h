@@ -15,7 +15,6 @@ struct term {
     bool              active;
     dinov_head_dims   dims, teacher_dims;
     dinov_head        student, dstudent, teacher;
-    dinov_head_pass  *head, *teacher_head;
     dinov_prototypes *prototypes;
     int64_t           teacher_rows, student_rows; /* the most; teacher's over all micro-batches */
     int64_t           taught;                     /* teacher rows of this step */
@@ -52,6 +51,7 @@ struct dinov_trainer {
     dinov_train_state state;
     dinov_backbone    params, grads, teacher_params;
     dinov_pass       *pass, *teacher_pass;
+    dinov_head_pass  *head; /* of every head in turn */
     struct term       term[DINOV_TERMS];
     dinov_stream      stream;
     dinov_arena       arena;

@@ -46,7 +46,7 @@ static void teacher_rows(dinov_trainer *t, struct term *term, const dinov_mat *s
     raw.rows = tokens.rows = count;
     ops->gather(&t->stream, &raw, stream, t->teacher_rows, 1);
     ops->layernorm(&t->stream, &tokens, &raw, t->teacher_params.norm_weight, t->teacher_params.norm_bias, t->teacher.model.ln_eps);
-    dinov_head_forward(term->teacher_head, &term->teacher, &z, &tokens);
+    dinov_head_forward(t->head, &term->teacher, &z, &tokens);
     term->taught += count;
 }
 
@@ -166,10 +166,10 @@ static double sum_of(const dinov_trainer *t, const void *array, int64_t first, i
 static void term_backward(dinov_trainer *t, struct term *term, dinov_term_kind kind, dinov_step_result *result)
 {
     int64_t rows = term->tokens.rows;
-    dinov_head_forward(term->head, &term->student, &term->z, &term->tokens);
+    dinov_head_forward(t->head, &term->student, &term->z, &term->tokens);
     dinov_prototypes_learn(term->prototypes, &term->student, &term->dstudent, &term->z, term->targets, term->weight, term->loss,
                            &term->dz);
-    dinov_head_backward(term->head, &term->student, &term->dstudent, &term->dtokens, &term->dz);
+    dinov_head_backward(t->head, &term->student, &term->dstudent, &term->dtokens, &term->dz);
 
     double loss = sum_of(t, term->loss, 0, rows), entropy = dinov_prototypes_entropy(term->prototypes), pairs = 0;
     for (int64_t i = 0; i < rows; i++)

@@ -65,6 +65,19 @@ static dinov_prototypes_plan prototypes_plan(const dinov_trainer *t, const struc
                                    .logits_budget      = t->logits_budget};
 }
 
+/* Every head of the step, one after another: at most two a term. Returns how many. */
+static int head_uses(const dinov_trainer *t, dinov_head_use *uses)
+{
+    int count = 0;
+    for (int i = 0; i < DINOV_TERMS; i++) {
+        const struct term *term = &t->term[i];
+        if (!term->active) continue;
+        uses[count++] = (dinov_head_use){term->dims, term->student_rows};
+        uses[count++] = (dinov_head_use){term->teacher_dims, term->teacher_rows / t->micros};
+    }
+    return count;
+}
+
 dinov_head_dims dinov_config_head(const dinov_head_config *c, int64_t in)
 {
     return (dinov_head_dims){.in         = in,
@@ -222,13 +235,12 @@ static dinov_status make_passes(dinov_trainer *t, dinov_error *err)
     dinov_pass_plan student = pass_plan(t, false), teacher = pass_plan(t, true);
     DINOV_TRY(dinov_pass_new(&t->pass, &t->student.model, t->ops, t->pool, &student, err));
     DINOV_TRY(dinov_pass_new(&t->teacher_pass, &t->teacher.model, t->ops, t->pool, &teacher, err));
+    dinov_head_use uses[2 * DINOV_TERMS];
+    DINOV_TRY(dinov_head_pass_new(&t->head, uses, head_uses(t, uses), t->ops, t->pool, err));
     for (int i = 0; i < DINOV_TERMS; i++) {
         struct term          *term = &t->term[i];
         dinov_prototypes_plan plan = prototypes_plan(t, term);
         if (!term->active) continue;
-        DINOV_TRY(dinov_head_pass_new(&term->head, &term->dims, t->ops, t->pool, term->student_rows, true, err));
-        DINOV_TRY(dinov_head_pass_new(&term->teacher_head, &term->teacher_dims, t->ops, t->pool, term->teacher_rows / t->micros,
-                                      false, err));
         DINOV_TRY(dinov_prototypes_new(&term->prototypes, &plan, t->ops, t->pool, t->comm, err));
     }
     return DINOV_OK;
@@ -263,11 +275,8 @@ void dinov_trainer_free(dinov_trainer **trainer)
     if (!trainer || !*trainer) return;
     dinov_trainer *t = *trainer;
     *trainer         = NULL;
-    for (int i = 0; i < DINOV_TERMS; i++) {
-        dinov_head_pass_free(&t->term[i].head);
-        dinov_head_pass_free(&t->term[i].teacher_head);
-        dinov_prototypes_free(&t->term[i].prototypes);
-    }
+    for (int i = 0; i < DINOV_TERMS; i++) dinov_prototypes_free(&t->term[i].prototypes);
+    dinov_head_pass_free(&t->head);
     dinov_pass_free(&t->pass);
     dinov_pass_free(&t->teacher_pass);
     dinov_backbone_clear(&t->params);
@@ -293,13 +302,12 @@ dinov_status dinov_trainer_memory(size_t *bytes, int64_t *parameters, const dino
         for (int64_t i = 0; i < t.student.set.count; i++) *parameters += t.student.set.entries[i].count;
         *bytes = t.arena.used + dinov_pass_memory(&t.student.model, t.ops, &student, threads) +
                  dinov_pass_memory(&t.teacher.model, t.ops, &teacher, threads);
+        dinov_head_use uses[2 * DINOV_TERMS];
+        *bytes += dinov_head_pass_memory(uses, head_uses(&t, uses), t.ops);
         for (int i = 0; i < DINOV_TERMS; i++) {
             const struct term    *term = &t.term[i];
             dinov_prototypes_plan plan = prototypes_plan(&t, term);
-            if (term->active)
-                *bytes += dinov_head_pass_memory(&term->dims, t.ops, term->student_rows, true) +
-                          dinov_head_pass_memory(&term->teacher_dims, t.ops, term->teacher_rows / t.micros, false) +
-                          dinov_prototypes_memory(&plan, t.ops);
+            if (term->active) *bytes += dinov_prototypes_memory(&plan, t.ops);
         }
     }
     dinov_paramset_clear(&t.student.set);
