@@ -9,8 +9,9 @@
 #include <math.h>
 #include <string.h>
 
-/* Bytes of prototype logits kept at a time, teacher and student together. */
-static const size_t LOGITS_BUDGET = (size_t)256 << 20;
+/* Bytes of a term's logits kept at a time, teacher and student together: few enough to stay in the cache, which is worth
+ * computing them twice where they do not all fit. */
+static const size_t LOGITS_BUDGET = (size_t)16 << 20;
 
 dinov_crops dinov_trainer_group(const dinov_trainer *t, int group)
 {

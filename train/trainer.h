@@ -60,7 +60,7 @@ typedef struct dinov_trainer_options {
     const dinov_ops     *ops;
     dinov_pool          *pool;
     const dinov_comm    *comm;          /* NULL: a group of one */
-    size_t               logits_budget; /* bytes of prototype logits kept at a time (0: 256 MiB); changes roundings, not results */
+    size_t               logits_budget; /* bytes of prototype logits kept at a time (0: 16 MiB); changes roundings, not results */
 } dinov_trainer_options;
 
 /* Everything is allocated here, parameters start as upstream's (seed of the configuration), the average equals the student.

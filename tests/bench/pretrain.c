@@ -28,12 +28,14 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static double peak_rate(dinov_pool *pool)
+/* Of the vectors that the kernels use. */
+static double peak_rate(dinov_pool *pool, const dinov_ops *ops)
 {
     static long loops = 2000000;
+    bool        wide  = strcmp(ops->name, "avx512") == 0;
     double      start = now();
-    dinov_pool_run(pool, dinov_pool_threads(pool), burst_avx2, &loops);
-    return 2 * (double)dinov_pool_threads(pool) * (double)loops * CHAINS * 8 / (now() - start);
+    dinov_pool_run(pool, dinov_pool_threads(pool), wide ? burst_avx512 : burst_avx2, &loops);
+    return 2 * (double)dinov_pool_threads(pool) * (double)loops * CHAINS * (wide ? 16 : 8) / (now() - start);
 }
 
 /* needed: tokens of the group that a loss looks at. */
@@ -109,7 +111,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < WARM + steps && i < MAX; i++) {
         dinov_step_result r;
         dinov_rates       rates = case_rates(j, i % count);
-        double            peak = peak_rate(pool), start = now();
+        double            peak = peak_rate(pool, ops), start = now();
         case_must(dinov_trainer_step(trainer, i, &views[i % count], &rates, NULL, &r, &err), &err);
         if (!r.finite) return 1;
         if (i == 0)
