@@ -23,7 +23,7 @@ static int64_t     batch = 8, threads, max_tokens = 32768;
 static bool        no_norm, dump_input, force, quiet, verbose, json;
 
 static const dinov_opt options[] = {
-    {'m', "model", DINOV_OPT_TEXT, &model_path, "MODEL", "dinov checkpoint, hub .pth or safetensors", .common = true},
+    {'m', "model", DINOV_OPT_TEXT, &model_path, "MODEL", "dinov checkpoint, training run, hub .pth or safetensors", .common = true},
     {'o', "output", DINOV_OPT_TEXT, &output, "OUT", "folder for the results, new or empty", .common = true},
     {0, "features", DINOV_OPT_TEXT, &features_text, "LIST", "of cls, mean, patch, reg (default cls)", .common = true},
     {0, "preset", DINOV_OPT_TEXT, &preset_text, "PRESET", "eval[:N], short:N, long:N, square:N or full (default: the model's own)",

@@ -1,20 +1,44 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/model.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+
+static void passed_over(void *tool, const char *sentence) { dinov_tool_note(tool, "%s", sentence); }
+
+/* A run's folder, a step's, or RUN@STEP. */
+static bool is_run(const char *path)
+{
+    struct stat s;
+    return stat(path, &s) == 0 ? S_ISDIR(s.st_mode) : strchr(path, '@') != NULL;
+}
+
+/* Of the newest step that is whole, or of the one that is named. */
+static dinov_status open_run(dinov_tool_model *m, const dinov_tool *tool, const char *path, int threads, bool quiet, dinov_error *err)
+{
+    dinov_find_options how = {.threads = threads, .note = quiet ? NULL : passed_over, .arg = (void *)tool};
+    DINOV_TRY(dinov_training_find(&m->training, path, &how, err));
+    if (!quiet) dinov_tool_note(tool, "%s: the averaged model of step %lld", path,
+                                (long long)dinov_training_manifest(m->training)->iteration);
+    return DINOV_OK;
+}
 
 dinov_status dinov_tool_model_open(dinov_tool_model *m, const dinov_tool *tool, const char *path, int threads, const char *isa,
                                    bool quiet, dinov_error *err)
 {
-    const dinov_weights *weights;
-    dinov_status         status = dinov_checkpoint_open(&m->checkpoint, path, err);
+    const dinov_checkpoint *checkpoint;
+    const dinov_weights    *weights;
+    dinov_status            status = is_run(path) ? open_run(m, tool, path, threads, quiet, err)
+                                                  : dinov_checkpoint_open(&m->checkpoint, path, err);
 
-    m->path = path;
+    m->path    = path;
+    checkpoint = m->training ? dinov_training_backbone(m->training) : m->checkpoint;
     if (status == DINOV_OK) {
-        DINOV_TRY(dinov_checkpoint_verify(m->checkpoint, threads, err));
-        weights = dinov_checkpoint_weights(m->checkpoint);
-        snprintf(m->id, sizeof m->id, "%s", dinov_checkpoint_content_id(m->checkpoint));
+        DINOV_TRY(dinov_checkpoint_verify(checkpoint, threads, err));
+        weights = dinov_checkpoint_weights(checkpoint);
+        snprintf(m->id, sizeof m->id, "%s", dinov_checkpoint_content_id(checkpoint));
     } else {
         if (status != DINOV_ERR_FORMAT) return status;
         dinov_import_options how = {.threads = threads};
@@ -33,6 +57,7 @@ void dinov_tool_model_close(dinov_tool_model *m)
     dinov_engine_close(&m->engine);
     dinov_import_close(&m->import);
     dinov_checkpoint_close(&m->checkpoint);
+    dinov_training_close(&m->training);
 }
 
 dinov_status dinov_tool_model_preset(dinov_preset *out, const dinov_tool_model *m, dinov_error *err)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The operand of -m, as every program takes it: our file as it is, any other layout converted in memory.
+ * The operand of -m, as every program takes it: our file as it is, the averaged model of a training run, any other layout
+ * converted in memory.
  */
 #ifndef DINOV_CLI_MODEL_H
 #define DINOV_CLI_MODEL_H
@@ -9,10 +10,12 @@
 #include "convert/import.h"
 #include "dinov/image.h"
 #include "dinov/infer.h"
+#include "format/training.h"
 
 typedef struct dinov_tool_model {
     const char       *path;
     dinov_checkpoint *checkpoint;
+    dinov_training   *training;
     dinov_import     *import;
     dinov_engine     *engine;
     char              id[72]; /* content id */

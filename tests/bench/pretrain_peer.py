@@ -3,14 +3,14 @@
 
     DINOV_UPSTREAM=checkout pretrain_peer.py inputs tiny|small FOLDER [--steps 4] [--drop-path 0.3]
     DINOV_UPSTREAM=checkout pretrain_peer.py bench FOLDER [--threads 2] [--steps 7]
-    DINOV_UPSTREAM=checkout pretrain_peer.py learn DATA OUT [--config FILE] [--vit DIM,DEPTH,HEADS] [...] [KEY=VALUE...]
+    DINOV_UPSTREAM=checkout pretrain_peer.py learn DATA OUT [--config FILE] [...] [KEY=VALUE...]
     DINOV_UPSTREAM=checkout pretrain_peer.py knn DATA WEIGHTS [--heads 3] [--size 64]
 
 inputs writes FOLDER/in as tests/train/parity.py describes it (case.json, step<i>.global.npy, .local.npy, .masks.npy; no weights and
 no subsets: both sides draw those themselves). bench trains on those crops, in turn, and prints one line of JSON.
 
 learn reads WebDataset shards (KEY.jpg, KEY.cls) from DATA, decodes them once, and trains by the recipe: upstream's default YAML,
-FILE over it, KEY=VALUE over both, upstream's key names. OUT gets metrics.jsonl, recipe.json and teacher.safetensors (the teacher's
+FILE over it, KEY=VALUE over both, upstream's key names and dinov-train's student.arch: vit_custom. OUT gets metrics.jsonl, recipe.json and teacher.safetensors (the teacher's
 backbone under hub names). Labels serve the k-NN figure alone. knn gives that figure for any backbone under hub names.
 
 The peer at its best: F.scaled_dot_product_attention (what the official attention calls without xFormers), no FSDP, each crop group
@@ -45,6 +45,7 @@ except ImportError as missing:
 
 ARCHITECTURES = {"vit_tiny": (192, 12, 3), "vit_small": (384, 12, 6), "vit_base": (768, 12, 12), "vit_large": (1024, 24, 16),
                  "vit_giant2": (1536, 40, 24)}
+CUSTOM = ("student.embed_dim", "student.depth", "student.num_heads")
 
 
 class Peer:
@@ -175,14 +176,15 @@ def recipe_of(args):
     for item in args.overrides:
         key, _, value = item.partition("=")
         changes[key] = parse(value)
-    unknown = changes.keys() - recipe.keys()
+    unknown = changes.keys() - recipe.keys() - set(CUSTOM)
     if unknown:
         sys.exit(f"unknown keys of a recipe: {', '.join(sorted(unknown))}")
     return recipe | changes
 
 
-def case_of(recipe, vit):
-    dim, depth, heads = vit or ARCHITECTURES[recipe["student.arch"]]
+def case_of(recipe):
+    arch = recipe["student.arch"]
+    dim, depth, heads = (recipe[key] for key in CUSTOM) if arch == "vit_custom" else ARCHITECTURES[arch]
     r, grid = recipe, recipe["crops.global_crops_size"] // recipe["student.patch_size"]
     swiglu = r["student.ffn_layer"] != "mlp"
     head = lambda which: dict(n_prototypes=r[f"{which}.head_n_prototypes"], bottleneck=r[f"{which}.head_bottleneck_dim"],
@@ -270,7 +272,7 @@ def learn(args):
 
     torch.set_num_threads(args.threads)
     recipe = recipe_of(args)
-    case, out, size = case_of(recipe, args.vit), Path(args.out), recipe["crops.global_crops_size"]
+    case, out, size = case_of(recipe), Path(args.out), recipe["crops.global_crops_size"]
     peer = Peer(case, args.seed, args.fused)
     steps, schedule = schedules(recipe)
     stop = min(args.stop or steps, steps)
@@ -369,7 +371,6 @@ def main():
         verb.add_argument("--knn-test", type=int, default=2000, help="test pictures; 0: all")
         if name == "learn":
             verb.add_argument("--config", help="YAML recipe over upstream's default")
-            verb.add_argument("--vit", type=lambda t: tuple(map(int, t.split(","))), help="DIM,DEPTH,HEADS in place of student.arch")
             verb.add_argument("--seed", type=int, default=0)
             verb.add_argument("--stop", type=int, default=0, help="end after so many steps of the schedules; 0: all")
             verb.add_argument("--workers", type=int, default=2, help="processes that cut crops")

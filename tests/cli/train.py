@@ -218,6 +218,20 @@ def watched():
     check(len(figure) == 1 and len(said) == 1 and abs(figure[0] - said[0]) < 0.01, f"the k-NN figure {figure} while training, {told}")
 
 
+def taken():
+    """A run is a model: its newest step, or the one that is named."""
+    for operand, step in (("watched", 10), ("watched@6", 6), ("watched/step-000000006", 6)):
+        rows = []
+        for model in (operand, f"watched/step-{step:09d}/backbone.safetensors"):
+            shutil.rmtree("features", ignore_errors=True)
+            told = subprocess.run([BIN / "dinov-infer", "-m", model, "-o", "features", "pictures"], capture_output=True, text=True)
+            check(told.returncode == 0 and (model != operand or f"averaged model of step {step}" in told.stderr), f"{model}: {told.stderr}")
+            rows.append(np.load("features/part-000000.cls.npy"))
+        check((rows[0] == rows[1]).all(), f"features of {operand}")
+    told = subprocess.run([BIN / "dinov-infer", "-m", "watched@7", "-o", "none", "pictures"], capture_output=True, text=True)
+    check(told.returncode == 3 and "RUN-STEP" in told.stderr, f"a step that is not there: {told.returncode} {told.stderr}")
+
+
 def main():
     rng = np.random.default_rng(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -227,7 +241,7 @@ def main():
         for i in range(12):
             small = rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)
             Path(f"pictures/{i}.png").write_bytes(png(np.kron(small, np.ones((9, 8, 1), dtype=np.uint8))))
-        for part in (stops, refusals, damage, distil, others, watched):
+        for part in (stops, refusals, damage, distil, others, watched, taken):
             part()
         os.chdir("/")
     print(f"{len(failures)} failures")
