@@ -10,6 +10,7 @@
 #include "convert/import.h"
 #include "dinov/infer.h"
 #include "format/params.h"
+#include "format/training.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -367,17 +368,56 @@ static dinov_status verify_source(const dinov_reader *s, dinov_error *err)
     return DINOV_OK;
 }
 
-static int run_verify(const dinov_tool *tool, int argc, char **argv)
+struct damage {
+    const dinov_tool *tool;
+    int               found;
+};
+
+static void note_damage(void *arg, const char *sentence)
+{
+    struct damage *damage = arg;
+    dinov_tool_note(damage->tool, "%s", sentence);
+    damage->found++;
+}
+
+/* The newest step of a run, or the one that is named. */
+static dinov_status verify_training(const dinov_tool *tool, const char *which, dinov_error *err)
+{
+    struct damage      damage = {.tool = tool};
+    dinov_find_options how    = {.note = note_damage, .arg = &damage};
+    dinov_training    *t;
+    DINOV_TRY(dinov_training_find(&t, which, &how, err));
+    const char  *where  = dinov_training_path(t);
+    dinov_status status = dinov_training_verify(t, (int)threads, err);
+    if (status == DINOV_OK) {
+        size_t tensors;
+        dinov_training_state(t, &tensors);
+        printf("%s: manifest, backbone and %zu tensors of state: right\n", where, tensors);
+        status = verify_ours(dinov_training_backbone(t), where, err);
+    }
+    if (status == DINOV_OK && damage.found > 0)
+        status = dinov_fail(err, DINOV_ERR_CORRUPT, "CKPT-DAMAGED", "%s: the newest checkpoint is damaged; %s is the newest whole one",
+                            which, where);
+    dinov_training_close(&t);
+    return status;
+}
+
+static dinov_status verify_file(const char *path, dinov_error *err)
 {
     dinov_reader s;
-    dinov_error  err;
-    if (argc != 1) return dinov_tool_usage(tool, "expected one file, found %d", argc);
-    dinov_status status = dinov_reader_open(&s, argv[0], (int)threads, &err);
-    if (status == DINOV_OK) status = verify_source(&s, &err);
-    int code = dinov_tool_flush(tool);
-    if (status != DINOV_OK) code = dinov_tool_fail(tool, &err);
+    dinov_status status = dinov_reader_open(&s, path, (int)threads, err);
+    if (status == DINOV_OK) status = verify_source(&s, err);
     dinov_reader_close(&s);
-    return code;
+    return status;
+}
+
+static int run_verify(const dinov_tool *tool, int argc, char **argv)
+{
+    dinov_error err;
+    if (argc != 1) return dinov_tool_usage(tool, "expected one file or run, found %d", argc);
+    dinov_status status = dinov_tool_is_run(argv[0]) ? verify_training(tool, argv[0], &err) : verify_file(argv[0], &err);
+    int          code   = dinov_tool_flush(tool);
+    return status == DINOV_OK ? code : dinov_tool_fail(tool, &err);
 }
 
 static const dinov_opt verify_options[] = {
@@ -388,12 +428,14 @@ static const dinov_opt verify_options[] = {
 };
 static const dinov_tool verify = {
     .name     = "dinov-ckpt verify",
-    .usage    = "FILE [--id] [--run]",
+    .usage    = "FILE|RUN [--id] [--run]",
     .summary  = "is every byte as it was written, and does it compute what it promises",
     .examples = "  dinov-ckpt verify vits14.safetensors\n"
                 "      checksums of every byte\n"
                 "  dinov-ckpt verify --id --run vits14.safetensors\n"
-                "      and the identity of the weights, and features on this machine\n",
+                "      and the identity of the weights, and features on this machine\n"
+                "  dinov-ckpt verify run@2000\n"
+                "      a training checkpoint, all of its files\n",
     .options  = verify_options,
     .run      = run_verify,
 };

@@ -1,19 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/model.h"
 
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static void passed_over(void *tool, const char *sentence) { dinov_tool_note(tool, "%s", sentence); }
-
-/* A run's folder, a step's, or RUN@STEP. */
-static bool is_run(const char *path)
-{
-    struct stat s;
-    return stat(path, &s) == 0 ? S_ISDIR(s.st_mode) : strchr(path, '@') != NULL;
-}
 
 /* Of the newest step that is whole, or of the one that is named. */
 static dinov_status open_run(dinov_tool_model *m, const dinov_tool *tool, const char *path, int threads, bool quiet, dinov_error *err)
@@ -30,7 +21,7 @@ dinov_status dinov_tool_model_open(dinov_tool_model *m, const dinov_tool *tool, 
 {
     const dinov_checkpoint *checkpoint;
     const dinov_weights    *weights;
-    dinov_status            status = is_run(path) ? open_run(m, tool, path, threads, quiet, err)
+    dinov_status            status = dinov_tool_is_run(path) ? open_run(m, tool, path, threads, quiet, err)
                                                   : dinov_checkpoint_open(&m->checkpoint, path, err);
 
     m->path    = path;

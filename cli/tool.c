@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static void print_options(const dinov_tool *tool, bool all)
 {
@@ -175,4 +176,10 @@ int dinov_tool_verbs(const char *name, const char *summary, const dinov_tool *co
         if (strcmp(argv[1], verb + 1) == 0) return dinov_tool_main(*v, argc - 1, argv + 1);
     }
     return dinov_tool_usage(&self, "unknown verb \"%s\"", argv[1]);
+}
+
+bool dinov_tool_is_run(const char *operand)
+{
+    struct stat s;
+    return stat(operand, &s) == 0 ? S_ISDIR(s.st_mode) : strchr(operand, '@') != NULL;
 }

@@ -71,4 +71,7 @@ void dinov_tool_note(const dinov_tool *tool, const char *format, ...) DINOV_PRIN
 /* Results on stdout reach their destination or the program fails: call before returning success. */
 int dinov_tool_flush(const dinov_tool *tool);
 
+/* An operand that stands for training checkpoints: a run's folder, a step's, or RUN@STEP. */
+bool dinov_tool_is_run(const char *operand);
+
 #endif

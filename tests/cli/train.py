@@ -145,13 +145,25 @@ def isa():
     return json.loads(Path("whole/step-000000010/manifest.json").read_text())["isa"]
 
 
+def verify(operand, code, says):
+    done = subprocess.run([BIN / "dinov-ckpt", "verify", operand], capture_output=True, text=True)
+    check(done.returncode == code and says in done.stdout + done.stderr, f"verify {operand}: {done.returncode} {done.stdout} {done.stderr}")
+
+
 def damage():
     """A damaged newest checkpoint is named and passed over; a run of nothing else says so."""
+    verify("whole", 0, "whole/step-000000010: manifest, backbone and")
     shutil.copytree("whole", "damaged")
+    state = next(Path("damaged/step-000000010").glob("state-*"))
+    whole = state.read_bytes()
+    state.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    verify("damaged@10", 2, "CK-")
+    state.write_bytes(whole)
     path = Path("damaged/step-000000010/manifest.json")
     bytes_ = bytearray(path.read_bytes())
     bytes_[100] ^= 1
     path.write_bytes(bytes_)
+    verify("damaged", 2, "CKPT-DAMAGED")
     done = run("pretrain", "-o", "damaged", "pictures", *MODEL)
     check("passing over" in done.stderr and "MAN-DIGEST" in done.stderr, f"a damaged manifest is not named: {done.stderr[:400]}")
     same_end("damaged")
