@@ -24,11 +24,7 @@ log=build/demo/build.log
 { cmake --preset release -DDINOV_TESTS=OFF && cmake --build --preset release; } >$log 2>&1 || { tail -n 30 $log >&2; exit 3; }
 
 if [ $# = 0 ]; then
-    model=build/demo/model.safetensors photos=build/demo/photos
-    say "making a demonstration model ($model)"
-    echo "ViT-S/14 with random weights from a seed: it shows that everything works. Nobody trained it,"
-    echo "so do not read meaning into its features or neighbours."
-    [ -e $model ] || build/bin/dinov-demo-model -o $model
+    model=demo/grocery.safetensors photos=build/demo/photos
     say "fetching sample photographs ($photos)"
     if [ ! -d $photos ]; then
         # scikit-image's Debian package carries a few real photographs; only its data is unpacked.
@@ -62,7 +58,10 @@ build/bin/dinov-infer --ls $out | head -n 40
 ls -l $out
 say "the model"
 case $model in
-build/*) build/bin/dinov-ckpt verify --run $model ;;
+demo/*)
+    build/bin/dinov-ckpt verify --run $model
+    echo "trained by dinov-train on photographs of groceries, to show that everything works: demo/README.md"
+    ;;
 *) build/bin/dinov-ckpt show "$model" | head -n 13 ;;
 esac
 cat <<TXT

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 PEER = Path(__file__).parent / "pretrain_peer.py"
-STEPS, WARM = 7, 2
+STEPS, WARM = 4, 2
 
 
 def keys(case):
