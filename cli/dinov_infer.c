@@ -192,18 +192,21 @@ static bool is_array(const char *path)
     return dinov_npy_is(head, n);
 }
 
-static dinov_status open_sources(dinov_inputs **out, bool *npy, int argc, char **argv, dinov_error *err)
+/* *array: the path of the one .npy input; otherwise *source. */
+static dinov_status open_inputs(dinov_source **source, const char **array, const dinov_tool *tool, int argc, char **argv,
+                                dinov_error *err)
 {
-    DINOV_TRY(dinov_inputs_new(out, err));
-    for (int i = 0; i < argc; i++) {
-        if (is_array(argv[i])) *npy = true;
-        DINOV_TRY(dinov_inputs_add(*out, argv[i], err));
-    }
-    if (list_path) DINOV_TRY(dinov_inputs_add_list(*out, list_path, err));
-    if (*npy && preset_text)
+    dinov_source_spec spec = {.paths = (const char *const *)argv, .path_count = argc, .lists = &list_path, .list_count = list_path ? 1 : 0};
+    for (int i = 0; i < argc; i++)
+        if (is_array(argv[i])) *array = argv[i];
+    if (*array && preset_text)
         return dinov_fail(err, DINOV_ERR_CONFIG, "OPT-PRESET", "--preset: an .npy input is taken as it is; leave the preset away");
-    if (*npy && dinov_inputs_count(*out) != 1)
+    if (*array && (argc != 1 || list_path))
         return dinov_fail(err, DINOV_ERR_CONFIG, "OPT-INPUT", "an .npy input stands alone: expected no other inputs beside it");
+    if (*array) return DINOV_OK;
+    DINOV_TRY(dinov_source_open(source, &spec, err));
+    for (int64_t i = 0; dinov_source_problem(*source, i); i++)
+        dinov_tool_note(tool, "%s [%s]", dinov_source_problem(*source, i)->msg, dinov_source_problem(*source, i)->code);
     return DINOV_OK;
 }
 
@@ -268,8 +271,8 @@ static int run(const dinov_tool *tool, int argc, char **argv)
     dinov_extract_options o      = {0};
     dinov_extract_report  r      = {0};
     dinov_tool_model      m      = {0};
-    dinov_inputs         *inputs = NULL;
-    bool                  npy    = false;
+    dinov_source         *source = NULL;
+    const char           *array  = NULL;
     struct watch          watch  = {.tool = tool, .terminal = isatty(STDERR_FILENO)};
 
     if (listing) return model_path || output || argc ? dinov_tool_usage(tool, "--ls OUT stands alone, or with --json") : list(tool);
@@ -283,23 +286,23 @@ static int run(const dinov_tool *tool, int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* a file-size limit comes back as an error of write, like a full disk */
 
-    dinov_status status = open_sources(&inputs, &npy, argc, argv, &err);
+    dinov_status status = open_inputs(&source, &array, tool, argc, argv, &err);
     if (status == DINOV_OK) status = dinov_tool_model_open(&m, tool, model_path, (int)threads, isa, quiet, &err);
-    if (status == DINOV_OK && !preset_text && !npy) status = dinov_tool_model_preset(&o.preset, &m, &err);
+    if (status == DINOV_OK && !preset_text && !array) status = dinov_tool_model_preset(&o.preset, &m, &err);
     if (status == DINOV_OK) {
-        if (o.patch && o.preset.kind == DINOV_PRESET_EVAL && !npy && !quiet)
+        if (o.patch && o.preset.kind == DINOV_PRESET_EVAL && !array && !quiet)
             dinov_tool_note(tool, "warning: preset eval crops the picture, so patches of its borders are missing; "
                                   "short:N, square:N or full keep all of it");
         o.model_id = m.id;
         o.progress = on_progress;
         o.bad      = on_bad;
         o.arg      = &watch;
-        status     = dinov_extract(m.engine, inputs, npy, &o, &r, &err);
+        status     = dinov_extract(m.engine, source, array, &o, &r, &err);
         end_line(&watch);
         if (status == DINOV_OK || strcmp(err.code, "RUN-MAX-BAD") == 0) report(&watch, &r);
     }
     dinov_tool_model_close(&m);
-    dinov_inputs_free(&inputs);
+    dinov_source_close(&source);
     if (status == DINOV_OK) return dinov_tool_flush(tool);
     code = dinov_tool_fail(tool, &err);
     return stop_signal && strcmp(err.code, "RUN-STOPPED") == 0 ? stop_signal == SIGINT ? EXIT_INT : DINOV_EXIT_TERM : code;
@@ -314,8 +317,9 @@ static const dinov_tool tool = {
                 "  find photos -name '*.jpg' | dinov-infer -m vits14.safetensors -o maps --features patch \\\n"
                 "      --preset short:518 --filelist -\n"
                 "      patch tokens of whole pictures, shorter side 518\n",
-    .details  = "INPUT is a picture (JPEG or PNG), a folder (walked recursively, sorted by the bytes of the path), or one\n"
-                ".npy file of float32 [N, 3, height, width], taken as already normalised.\n\n"
+    .details  = "INPUT is a picture (JPEG or PNG), a folder (walked recursively, sorted by the bytes of the path), a tar shard\n"
+                "(WebDataset layout; .tar, .tar.gz, .tar.zst), or one .npy file of float32 [N, 3, height, width], taken as\n"
+                "already normalised. A shard's pictures are named SHARD:MEMBER.\n\n"
                 "OUT gets part-000000.cls.npy, .mean.npy, .reg.npy, .patch.npy as asked for (.L08. in the name for a layer\n"
                 "other than the last), part-000000.index.npy and .keys.txt saying which row is which input, and run.json.\n"
                 "Patches of inputs of different sizes lie one after the other, part-000000.offsets.npy says where each\n"

@@ -22,7 +22,6 @@ enum { CLS, MEAN, REG, PATCH, FEATURES };
 
 enum {
     WINDOW_BYTES   = 256 << 20, /* of inputs and features, beyond what one round of threads adds */
-    MAX_FILE       = 1 << 30,
     ALL_BAD_INPUTS = 1000,
     CONVERT_VALUES = 1 << 14,
 };
@@ -52,7 +51,8 @@ struct group {
 
 struct run {
     const dinov_extract_options *options;
-    const dinov_inputs          *inputs;
+    const dinov_source          *source; /* NULL for .npy input */
+    const char                  *array_path;
     dinov_engine                *engine;
     const dinov_model           *model;
     dinov_pool                  *pool;
@@ -60,7 +60,6 @@ struct run {
     bool                         fixed;                    /* all inputs have one size */
     int64_t                      fixed_w, fixed_h;
 
-    bool      npy;
     dinov_map map;
     dinov_npy array;
 
@@ -97,26 +96,26 @@ static dinov_status fail_stopped(dinov_error *err)
 
 /* ---- Keys ---- */
 
-/* The name of input i; for .npy input "FILE#i". Returns its size; `text` may be too small. */
+/* The name of input i: its path, "SHARD:MEMBER", or for .npy input "FILE#i". Returns its size; `text` may be too small. */
 static size_t key_of(const struct run *r, int64_t i, char *text, size_t size)
 {
-    if (!r->npy) return (size_t)snprintf(text, size, "%s", dinov_inputs_path(r->inputs, i));
-    return (size_t)snprintf(text, size, "%s#%lld", dinov_inputs_path(r->inputs, 0), (long long)i);
+    const char *member;
+    if (!r->source) return (size_t)snprintf(text, size, "%s#%lld", r->array_path, (long long)i);
+    const char *path = dinov_source_path(r->source, i, &member);
+    return (size_t)snprintf(text, size, "%s%s%s", path, member ? ":" : "", member ? member : "");
 }
 
 /* ---- Preparing one input: runs on any thread ---- */
 
 /* Attention costs the square of the tokens: one long picture could take longer than all the others. */
-static dinov_status check_tokens(const struct run *r, const char *name, int64_t w, int64_t h, dinov_error *err)
+static dinov_status check_tokens(const struct run *r, const char *shown, int64_t w, int64_t h, dinov_error *err)
 {
-    char    shown[DINOV_ESCAPED];
     int64_t tokens = w / r->model->patch * (h / r->model->patch);
     if (tokens <= r->options->max_tokens) return DINOV_OK;
     return dinov_fail(err, DINOV_ERR_LIMIT, "RUN-TOKENS",
                       "%s: an input of %lld x %lld pixels makes %lld patch tokens; expected at most %lld; choose a smaller "
                       "preset, or raise --max-tokens (time grows with the square of the tokens)",
-                      dinov_escape(shown, sizeof shown, name, strlen(name)), (long long)w, (long long)h, (long long)tokens,
-                      (long long)r->options->max_tokens);
+                      shown, (long long)w, (long long)h, (long long)tokens, (long long)r->options->max_tokens);
 }
 
 static dinov_input_status judge(const dinov_error *why)
@@ -135,35 +134,33 @@ static dinov_input_status judge(const dinov_error *why)
 }
 
 /* What the preset makes of a picture, if that is not too much. */
-static dinov_status input_size(const struct run *r, const char *path, const dinov_image *image, int64_t *w, int64_t *h,
+static dinov_status input_size(const struct run *r, const char *shown, const dinov_image *image, int64_t *w, int64_t *h,
                                dinov_error *err)
 {
     dinov_error  why;
-    char         shown[DINOV_ESCAPED];
     dinov_status status = dinov_preset_size(&r->options->preset, r->model->patch, image->width, image->height, w, h, &why);
     if (status != DINOV_OK)
-        return dinov_fail(err, status, why.code, "%s: %s", dinov_escape(shown, sizeof shown, path, strlen(path)), why.msg);
-    return check_tokens(r, path, *w, *h, err);
+        return dinov_fail(err, status, why.code, "%s: %s", shown, why.msg);
+    return check_tokens(r, shown, *w, *h, err);
 }
 
-static dinov_status prepare_picture(const struct run *r, struct item *item, const char *path, dinov_error *err)
+static dinov_status prepare_picture(const struct run *r, struct item *item, int64_t i, dinov_error *err)
 {
-    void        *bytes = NULL;
-    size_t       size;
+    char         shown[DINOV_SOURCE_NAME];
     dinov_image  image = {0};
     int64_t      w, h;
     dinov_status status;
     bool         turns = r->options->preset.kind != DINOV_PRESET_EVAL;
 
-    DINOV_TRY_GOTO(dinov_file_read(&bytes, &size, path, MAX_FILE, err));
-    DINOV_TRY_GOTO(dinov_image_decode(&image, bytes, size, path, err));
+    dinov_source_name(r->source, i, shown, sizeof shown);
+    DINOV_TRY_GOTO(dinov_source_decode(r->source, i, &image, err));
     item->record.width  = (uint32_t)image.width;
     item->record.height = (uint32_t)image.height;
     if (turns) DINOV_TRY_GOTO(dinov_image_turn(&image, err));
-    DINOV_TRY_GOTO(input_size(r, path, &image, &w, &h, err));
+    DINOV_TRY_GOTO(input_size(r, shown, &image, &w, &h, err));
     item->pixels = dinov_alloc((size_t)(3 * w * h), sizeof *item->pixels);
     if (!item->pixels) {
-        status = dinov_fail_nomem(err, path, "its pixels");
+        status = dinov_fail_nomem(err, shown, "its pixels");
         goto fail;
     }
     item->record.input_width  = (uint32_t)w;
@@ -172,14 +169,13 @@ static dinov_status prepare_picture(const struct run *r, struct item *item, cons
         dinov_preset_apply(&r->options->preset, r->model->patch, dinov_engine_preprocess(r->engine), &image, item->pixels, err);
 fail:
     dinov_image_clear(&image);
-    dinov_free(bytes);
     return status;
 }
 
 static dinov_status prepare_row(const struct run *r, struct item *item, int64_t row, dinov_error *err)
 {
     const dinov_npy *a    = &r->array;
-    const char      *path = dinov_inputs_path(r->inputs, 0);
+    const char      *path = r->array_path;
     char             shown[DINOV_ESCAPED];
     size_t           values = (size_t)(a->dim[1] * a->dim[2] * a->dim[3]);
     size_t           offset = (size_t)row * values * sizeof(float);
@@ -212,10 +208,10 @@ static void prepare(void *arg, int64_t block, int worker)
     *item = (struct item){.record.row = -1, .group = -1};
     if (stopped(r))
         item->status = fail_stopped(&item->why);
-    else if (r->npy)
-        item->status = prepare_row(r, item, i, &item->why);
+    else if (r->source)
+        item->status = prepare_picture(r, item, i, &item->why);
     else
-        item->status = prepare_picture(r, item, dinov_inputs_path(r->inputs, i), &item->why);
+        item->status = prepare_row(r, item, i, &item->why);
     if (item->status == DINOV_OK) {
         item->record.grid_w = item->record.input_width / (uint32_t)r->model->patch;
         item->record.grid_h = item->record.input_height / (uint32_t)r->model->patch;
@@ -449,7 +445,7 @@ static dinov_status process_window(struct run *r, dinov_error *err)
     }
     u = now(), r->progress.model += u - t, t = u;
     for (int64_t i = 0; i < r->held; i++) DINOV_TRY(write_item(r, &r->items[i], r->first + i, err));
-    if (r->npy) {
+    if (!r->source) {
         size_t row = r->array.size / (size_t)r->total;
         dinov_map_forget(r->map.data, r->map.size, r->array.data + (size_t)r->first * row, (size_t)r->held * row);
     }
@@ -569,7 +565,7 @@ static dinov_status commit_run(struct run *r, const dinov_facts *facts, json_t *
 
 static dinov_status open_array(struct run *r, dinov_error *err)
 {
-    const char *path = dinov_inputs_path(r->inputs, 0);
+    const char *path = r->array_path;
     char        shown[DINOV_ESCAPED];
 
     DINOV_TRY(dinov_map_open(&r->map, path, err));
@@ -588,7 +584,7 @@ static dinov_status open_array(struct run *r, dinov_error *err)
     r->total   = d[0];
     r->fixed_h = d[2];
     r->fixed_w = d[3];
-    return check_tokens(r, path, r->fixed_w, r->fixed_h, err);
+    return check_tokens(r, shown, r->fixed_w, r->fixed_h, err);
 }
 
 static dinov_status resolve_layers(struct run *r, dinov_error *err)
@@ -613,11 +609,8 @@ static dinov_status check(struct run *r, dinov_error *err)
     DINOV_TRY(resolve_layers(r, err));
     if (o->reg && r->model->registers == 0)
         return dinov_fail(err, DINOV_ERR_CONFIG, "OPT-FEATURES", "features: this model has no register tokens");
-    r->total = dinov_inputs_count(r->inputs);
-    if (r->npy) return open_array(r, err);
-    if (r->total == 0)
-        return dinov_fail(err, DINOV_ERR_FORMAT, "RUN-EMPTY",
-                          "no pictures found: the inputs name no file, and the folders hold none");
+    if (!r->source) return open_array(r, err);
+    r->total = dinov_source_count(r->source);
     if (r->model->channels != 3)
         return dinov_fail(err, DINOV_ERR_SHAPE, "RUN-CHANNELS", "this model takes %lld channels; pictures have 3",
                           (long long)r->model->channels);
@@ -629,11 +622,13 @@ static dinov_status check(struct run *r, dinov_error *err)
 
 static dinov_status judge_total(const struct run *r, dinov_error *err)
 {
-    int64_t bad = r->report->total - r->report->count[DINOV_INPUT_OK];
-    if (!too_many(r->options, bad, r->report->total)) return DINOV_OK;
+    int64_t bad = r->report->total - r->report->count[DINOV_INPUT_OK], damage = r->source ? dinov_source_problem_count(r->source) : 0;
+    char    shards[64] = "";
+    if (!too_many(r->options, bad + damage, r->report->total)) return DINOV_OK;
+    if (damage > 0) snprintf(shards, sizeof shards, ", and shards are damaged in %lld place%s", (long long)damage, damage > 1 ? "s" : "");
     return dinov_fail(err, DINOV_ERR_LIMIT, "RUN-MAX-BAD",
-                      "%lld of %lld inputs are bad, more than --max-bad %g%s allows; everything else was processed and kept",
-                      (long long)bad, (long long)r->report->total, r->options->max_bad, r->options->percent ? "%" : "");
+                      "%lld of %lld inputs are bad%s, more than --max-bad %g%s allows; everything else was processed and kept",
+                      (long long)bad, (long long)r->report->total, shards, r->options->max_bad, r->options->percent ? "%" : "");
 }
 
 /* The counts a finished run recorded. */
@@ -665,26 +660,26 @@ static dinov_status extract(struct run *r, const dinov_facts *facts, json_t *set
     return judge_total(r, err);
 }
 
-dinov_status dinov_extract(dinov_engine *engine, const dinov_inputs *inputs, bool npy, const dinov_extract_options *options,
+dinov_status dinov_extract(dinov_engine *engine, const dinov_source *source, const char *array, const dinov_extract_options *options,
                            dinov_extract_report *report, dinov_error *err)
 {
     json_t    *settings = NULL;
     struct run r        = {.options     = options,
-                           .inputs      = inputs,
+                           .source      = source,
+                           .array_path  = array,
                            .engine      = engine,
                            .model       = dinov_engine_model(engine),
-                           .npy         = npy,
-                           .fixed       = npy,
+                           .fixed       = !source,
                            .report      = report,
                            .result.lock = -1,
                            .started     = now()};
 
-    DINOV_ASSERT(options->layer_count >= 1 && options->batch >= 1 && options->max_tokens >= 1);
+    DINOV_ASSERT(!source != !array && options->layer_count >= 1 && options->batch >= 1 && options->max_tokens >= 1);
     *report             = (dinov_extract_report){0};
     dinov_status status = check(&r, err);
     report->total       = r.total;
     r.progress.total    = r.total;
-    dinov_facts facts   = {options, inputs, engine, r.layers, r.total, npy};
+    dinov_facts facts   = {options, source, array, engine, r.layers, r.total};
     if (status == DINOV_OK) status = dinov_settings_new(&settings, &facts, err);
     if (status == DINOV_OK) status = extract(&r, &facts, settings, err);
     clear_window(&r);

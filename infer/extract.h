@@ -9,7 +9,7 @@
 
 #include "dinov/image.h"
 #include "dinov/infer.h"
-#include "image/inputs.h"
+#include "image/source.h"
 #include "infer/index.h"
 
 #include <stdatomic.h>
@@ -50,13 +50,14 @@ typedef struct dinov_extract_report {
 } dinov_extract_report;
 
 /*
- * `npy`: the single input is an .npy file of float32 [N, channels, H, W], already normalised.
+ * Pictures of `source`, or the rows of `array`, the path of an .npy file of float32 [N, channels, H, W], already normalised; the other
+ * is NULL. Damage in a source's shards counts as a bad input a place.
  * ERR_LIMIT RUN-MAX-BAD: too many bad inputs, all else done and kept; RUN-ALL-BAD: the first 1,000
  * all bad, nothing kept; RUN-STOPPED: nothing kept; RUN-TOKENS: every input would have too many
- * tokens, nothing begun. ERR_FORMAT RUN-EMPTY: no inputs. ERR_CONFIG for options that do not fit the
+ * tokens, nothing begun. ERR_CONFIG for options that do not fit the
  * model. Otherwise as the layers below.
  */
-dinov_status dinov_extract(dinov_engine *engine, const dinov_inputs *inputs, bool npy, const dinov_extract_options *options,
+dinov_status dinov_extract(dinov_engine *engine, const dinov_source *source, const char *array, const dinov_extract_options *options,
                            dinov_extract_report *report, dinov_error *err);
 
 #endif

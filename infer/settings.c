@@ -8,24 +8,35 @@
 #include <string.h>
 #include <sys/stat.h>
 
+/* "SIZE MTIME ", mtime in nanoseconds; "- - " for a file that cannot be looked at. */
+static void describe_file(char out[64], const char *path)
+{
+    struct stat st;
+    snprintf(out, 64, "- - ");
+    if (stat(path, &st) == 0)
+        snprintf(out, 64, "%lld %lld%09ld ", (long long)st.st_size, (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+}
+
 /*
- * SHA-256 over a line for every input, "SIZE MTIME PATH" (mtime in nanoseconds): which inputs, and in
- * which state. A file written anew makes other settings even under its old name; one that cannot be
- * looked at counts as "- -".
+ * SHA-256 over a line for every input, "SIZE MTIME PATH" or "SIZE MTIME SHARD:MEMBER": which inputs, and in which state. A file
+ * written anew makes other settings even under its old name.
  */
-static dinov_status hash_inputs(const dinov_inputs *inputs, char out[DINOV_SHA_HEX + 1], dinov_error *err)
+static dinov_status hash_inputs(const dinov_facts *facts, char out[DINOV_SHA_HEX + 1], dinov_error *err)
 {
     dinov_sha256 sha;
+    const char  *before = NULL;
+    char         state[64];
     DINOV_TRY(dinov_sha256_init(&sha, err));
-    for (int64_t i = 0; i < dinov_inputs_count(inputs); i++) {
-        const char *path      = dinov_inputs_path(inputs, i);
-        char        state[64] = "- - ";
-        struct stat st;
-        if (stat(path, &st) == 0)
-            snprintf(state, sizeof state, "%lld %lld%09ld ", (long long)st.st_size, (long long)st.st_mtim.tv_sec,
-                     st.st_mtim.tv_nsec);
+    for (int64_t i = 0; i < (facts->source ? facts->total : 1); i++) {
+        const char *member = NULL, *path = facts->source ? dinov_source_path(facts->source, i, &member) : facts->array;
+        if (path != before) describe_file(state, path); /* a shard's members share its path */
+        before = path;
         dinov_sha256_add(&sha, state, strlen(state));
         dinov_sha256_add(&sha, path, strlen(path));
+        if (member) {
+            dinov_sha256_add(&sha, ":", 1);
+            dinov_sha256_add(&sha, member, strlen(member));
+        }
         dinov_sha256_add(&sha, "\n", 1);
     }
     dinov_sha256_done(&sha, out);
@@ -67,9 +78,9 @@ dinov_status dinov_settings_new(json_t **out, const dinov_facts *facts, dinov_er
     const dinov_preprocess      *p = dinov_engine_preprocess(facts->engine);
     char                         inputs[DINOV_SHA_HEX + 1], preset[32];
 
-    DINOV_TRY(hash_inputs(facts->inputs, inputs, err));
+    DINOV_TRY(hash_inputs(facts, inputs, err));
     *out = json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:b, s:s, s:b, s:I, s:s, s:{s:I, s:s}}", "model", o->model_id, "preset",
-                     facts->npy ? "npy" : preset_name(&o->preset, preset), "mean", colours(p->mean), "std", colours(p->std),
+                     facts->array ? "npy" : preset_name(&o->preset, preset), "mean", colours(p->mean), "std", colours(p->std),
                      "features", feature_names(o), "layers", layer_numbers(facts->layers, o->layer_count), "norm", !o->no_norm,
                      "store", o->f16 ? "f16" : "f32", "dump_input", o->dump_input, "max_tokens", (json_int_t)o->max_tokens, "isa",
                      dinov_engine_isa(facts->engine), "inputs", "count", (json_int_t)facts->total, "sha256", inputs);
@@ -95,7 +106,7 @@ dinov_status dinov_run_json(json_t **out, const dinov_facts *facts, json_t *sett
     const dinov_extract_options *o      = facts->options;
     json_t                      *counts = json_object();
     json_t                      *rule =
-        facts->npy ? json_pack("{s:s}", "kind", "npy") : preset_rule(&o->preset, dinov_engine_model(facts->engine)->patch);
+        facts->array ? json_pack("{s:s}", "kind", "npy") : preset_rule(&o->preset, dinov_engine_model(facts->engine)->patch);
     char file[DINOV_ESCAPED];
 
     for (int i = 0; i < DINOV_INPUT_STATUSES; i++)

@@ -13,11 +13,11 @@
 /* What there is to say about a run before it begins. */
 typedef struct dinov_facts {
     const dinov_extract_options *options;
-    const dinov_inputs          *inputs;
+    const dinov_source          *source; /* or */
+    const char                  *array;  /* the path of an .npy file */
     const dinov_engine          *engine;
     const int                   *layers; /* [options->layer_count], 0..depth-1 */
     int64_t                      total;  /* inputs; for .npy its rows */
-    bool                         npy;
 } dinov_facts;
 
 /* The same settings mean the same bytes of results. *out for json_decref. */

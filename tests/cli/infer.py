@@ -14,6 +14,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import unittest
@@ -219,7 +220,7 @@ class Usage(Case):
         self.refused("INPUT-LIST", "--filelist", self.path("none"), code=3)
         self.refused("INPUT-LIST", "--filelist", self.put("zero.txt", b"a\0b\n"), code=2)
         os.mkdir(self.path("empty"))
-        self.refused("RUN-EMPTY", self.path("empty"), code=2)
+        self.refused("INPUT-EMPTY", self.path("empty"), code=2)
         bare = self.run_infer("-m", self.path("bare.safetensors"), "-o", self.path("out"), "--features", "reg", folder, code=64)
         self.assertIn(b"[OPT-FEATURES]", bare.stderr)
         np.save(self.path("a.npy"), np.zeros((1, 3, 14, 14), "<f4"))
@@ -446,6 +447,27 @@ class Results(Case):
         self.put("list.txt", names)
         self.infer(self.path("in/x.png"), "--filelist", self.path("list.txt"), "--max-bad", "1", out="both")
         self.assertEqual(len(self.listing("both")), 4)
+
+    def test_shards(self):
+        """A shard's pictures have the features of the same pictures as files; a cut shard costs what is cut off, and says so."""
+        folder = self.pictures(5)
+        self.infer(folder, out="files")
+        shard, cut = self.path("s.tar"), self.path("cut.tar")
+        names = sorted(os.listdir(folder))
+        with tarfile.open(shard, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for name in names:
+                tar.add(os.path.join(folder, name), name)
+        self.infer(shard, out="shard")
+        np.testing.assert_array_equal(self.load("cls", "shard"), self.load("cls", "files"))
+        self.assertEqual([row["path"] for row in self.listing("shard")], [f"{shard}:{name}" for name in names])
+        self.assertIn(b"already finished", self.infer(shard, out="shard").stderr)
+        os.utime(shard, (1, 1))  # the shard has changed
+        self.assertIn(b"[RUN-DIFFERS]", self.infer(shard, out="shard", code=64).stderr)
+        with open(shard, "rb") as whole, open(cut, "wb") as part:
+            part.write(whole.read(os.path.getsize(os.path.join(folder, names[0])) + 512 + 600))
+        stderr = self.infer(cut, out="cut", code=4).stderr
+        self.assertIn(b"[SHARD-TRUNCATED]", stderr)
+        self.assertIn(b"damaged in 1 place, more than --max-bad", stderr)
 
     def test_foreign_weights(self):
         plain = self.path("plain.safetensors")

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -24,6 +25,10 @@ with tempfile.TemporaryDirectory() as work:
             Path(work, name, label).mkdir(parents=True)
             for i in range(3):
                 Path(work, name, label, f"{i}.png").write_bytes(png(120, 90, 10 + 6 * split + 3 * (label == "dog") + i))
+    Path(work, "shards").mkdir()
+    with tarfile.open(f"{work}/shards/train-000.tar", "w") as shard:
+        for i in range(3):
+            shard.add(f"{work}/photos/{i}.png", f"{i}.png")
     for line in lines:
         done = subprocess.run(line, shell=True, cwd=work, env=dict(os.environ, PATH=f"{bin_dir}:{os.environ['PATH']}"), capture_output=True, text=True)
         assert done.returncode == 0, f"{line}\nexit code {done.returncode}\n{done.stdout}{done.stderr}"
