@@ -28,7 +28,6 @@ struct names {
 
 struct dinov_inputs {
     struct names names;
-    bool         shards; /* of folders, tar shards are taken too */
 };
 
 /* A folder met during a walk and the chain of those above it, to recognise a loop of links. */
@@ -92,8 +91,6 @@ void dinov_inputs_free(dinov_inputs **inputs)
     *inputs = NULL;
 }
 
-void dinov_inputs_take_shards(dinov_inputs *inputs) { inputs->shards = true; }
-
 int64_t     dinov_inputs_count(const dinov_inputs *inputs) { return inputs->names.count; }
 const char *dinov_inputs_path(const dinov_inputs *inputs, int64_t index) { return name_at(&inputs->names, index); }
 
@@ -141,7 +138,6 @@ struct walk {
     struct folder *folders; /* [pending.count] */
     int64_t        room;
     struct names   found;
-    bool           shards;
 };
 
 /* Remembers a folder to walk, unless it is one of those above it. */
@@ -191,7 +187,7 @@ static dinov_status walk_folder(struct walk *w, int64_t index, dinov_error *err)
         } else if (S_ISREG(st.st_mode)) {
             DINOV_TRY_GOTO(names_add(&w->found, folder, e->d_name, err));
             const char *path = name_at(&w->found, w->found.count - 1);
-            if (!dinov_image_named_picture(path) && !(w->shards && dinov_image_named_shard(path)) && !picture_by_content(path))
+            if (!dinov_image_named_picture(path) && !dinov_image_named_shard(path) && !picture_by_content(path))
                 w->found.size = w->found.offset[--w->found.count];
         }
     }
@@ -219,7 +215,7 @@ static dinov_status add_sorted(struct names *to, const struct names *found, dino
 dinov_status dinov_inputs_add(dinov_inputs *inputs, const char *path, dinov_error *err)
 {
     struct stat  st;
-    struct walk  w      = {.shards = inputs->shards};
+    struct walk  w      = {0};
     dinov_status status = DINOV_OK;
 
     if (stat(path, &st) != 0) return fail_path(err, errno, path, "open this input");

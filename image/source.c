@@ -202,7 +202,6 @@ dinov_status dinov_source_open(dinov_source **out, const dinov_source_spec *spec
     *out                 = NULL;
     if (!s) return dinov_fail_nomem(err, "inputs", "their index");
     DINOV_TRY_GOTO(dinov_inputs_new(&s->inputs, err));
-    dinov_inputs_take_shards(s->inputs);
     DINOV_TRY_GOTO(index_all(s, spec, err));
     *out = s;
     return DINOV_OK;

@@ -6,7 +6,6 @@
 #include "image/source.h"
 
 #include "base/alloc.h"
-#include "image/inputs.h"
 #include "image/shard.h"
 
 #include <setjmp.h>
@@ -228,13 +227,6 @@ static void folders_files_lists_and_shards_in_order(void **state)
     assert_string_equal(dinov_source_class_name(s, 0), "a");
     assert_string_equal(dinov_source_class_name(s, 1), "b");
     dinov_source_close(&s);
-
-    /* Inference's own list of inputs takes no shards. */
-    dinov_inputs *inputs;
-    assert_int_equal(dinov_inputs_new(&inputs, NULL), DINOV_OK);
-    assert_int_equal(dinov_inputs_add(inputs, paths[0], NULL), DINOV_OK);
-    assert_int_equal(dinov_inputs_count(inputs), 5);
-    dinov_inputs_free(&inputs);
 }
 
 static void refused(const char *const *paths, int64_t count, size_t limit, dinov_status status, const char *code, const char *part)
