@@ -396,8 +396,8 @@ static dinov_status verify_training(const dinov_tool *tool, const char *which, d
         status = verify_ours(dinov_training_backbone(t), where, err);
     }
     if (status == DINOV_OK && damage.found > 0)
-        status = dinov_fail(err, DINOV_ERR_CORRUPT, "CKPT-DAMAGED", "%s: the newest checkpoint is damaged; %s is the newest whole one",
-                            which, where);
+        status = dinov_fail(err, DINOV_ERR_CORRUPT, "CKPT-DAMAGED",
+                            "%s: the newest checkpoint is damaged; %s is the newest whole one", which, where);
     dinov_training_close(&t);
     return status;
 }

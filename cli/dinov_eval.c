@@ -45,7 +45,7 @@ static bool          force, quiet, verbose, json;
         {0, "train-list", DINOV_OPT_TEXT, &train_from.list, "F", "more pictures or shards, one path a line (default none)",        \
          .common = false},                                                                                                         \
         {0, "test-list", DINOV_OPT_TEXT, &test_from.list, "F", "likewise", .common = false},                                       \
-        {'m', "model", DINOV_OPT_TEXT, &model_path, "MODEL", "weights or training run, for sets of pictures", .common = true},                     \
+        {'m', "model", DINOV_OPT_TEXT, &model_path, "MODEL", "weights or training run, for sets of pictures", .common = true},     \
         {0, "preset", DINOV_OPT_TEXT, &preset_text, "PRESET",                                                                      \
          "eval[:N], short:N, long:N, square:N or full (default: the model's own)", .common = true},                                \
         {'o', "output", DINOV_OPT_TEXT, &output, "FILE", "also write the results as the official code does", .common = true},      \

@@ -196,7 +196,8 @@ static bool is_array(const char *path)
 static dinov_status open_inputs(dinov_source **source, const char **array, const dinov_tool *tool, int argc, char **argv,
                                 dinov_error *err)
 {
-    dinov_source_spec spec = {.paths = (const char *const *)argv, .path_count = argc, .lists = &list_path, .list_count = list_path ? 1 : 0};
+    dinov_source_spec spec = {
+        .paths = (const char *const *)argv, .path_count = argc, .lists = &list_path, .list_count = list_path ? 1 : 0};
     for (int i = 0; i < argc; i++)
         if (is_array(argv[i])) *array = argv[i];
     if (*array && preset_text)

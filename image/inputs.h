@@ -14,8 +14,8 @@ dinov_status dinov_inputs_new(dinov_inputs **out, dinov_error *err);
 void         dinov_inputs_free(dinov_inputs **inputs);
 
 /* A file, taken whatever it is, or a folder, of which the files that are pictures by name or by
- * content are taken, and tar shards by name (.tar, .tar.gz, .tgz, .tar.zst, .tzst). Links are followed; a link back to a folder above is not.
- * ERR_IO (INPUT-OPEN) when it does not exist or a folder cannot be read. */
+ * content are taken, and tar shards by name (.tar, .tar.gz, .tgz, .tar.zst, .tzst). Links are followed; a link back to a folder
+ * above is not. ERR_IO (INPUT-OPEN) when it does not exist or a folder cannot be read. */
 dinov_status dinov_inputs_add(dinov_inputs *inputs, const char *path, dinov_error *err);
 
 /* One path a line ("-" for standard input); empty lines are skipped. Nothing is opened.

@@ -139,8 +139,7 @@ static dinov_status input_size(const struct run *r, const char *shown, const din
 {
     dinov_error  why;
     dinov_status status = dinov_preset_size(&r->options->preset, r->model->patch, image->width, image->height, w, h, &why);
-    if (status != DINOV_OK)
-        return dinov_fail(err, status, why.code, "%s: %s", shown, why.msg);
+    if (status != DINOV_OK) return dinov_fail(err, status, why.code, "%s: %s", shown, why.msg);
     return check_tokens(r, shown, *w, *h, err);
 }
 
@@ -622,10 +621,12 @@ static dinov_status check(struct run *r, dinov_error *err)
 
 static dinov_status judge_total(const struct run *r, dinov_error *err)
 {
-    int64_t bad = r->report->total - r->report->count[DINOV_INPUT_OK], damage = r->source ? dinov_source_problem_count(r->source) : 0;
-    char    shards[64] = "";
+    int64_t bad     = r->report->total - r->report->count[DINOV_INPUT_OK],
+            damage  = r->source ? dinov_source_problem_count(r->source) : 0;
+    char shards[64] = "";
     if (!too_many(r->options, bad + damage, r->report->total)) return DINOV_OK;
-    if (damage > 0) snprintf(shards, sizeof shards, ", and shards are damaged in %lld place%s", (long long)damage, damage > 1 ? "s" : "");
+    if (damage > 0)
+        snprintf(shards, sizeof shards, ", and shards are damaged in %lld place%s", (long long)damage, damage > 1 ? "s" : "");
     return dinov_fail(err, DINOV_ERR_LIMIT, "RUN-MAX-BAD",
                       "%lld of %lld inputs are bad%s, more than --max-bad %g%s allows; everything else was processed and kept",
                       (long long)bad, (long long)r->report->total, shards, r->options->max_bad, r->options->percent ? "%" : "");
@@ -660,8 +661,8 @@ static dinov_status extract(struct run *r, const dinov_facts *facts, json_t *set
     return judge_total(r, err);
 }
 
-dinov_status dinov_extract(dinov_engine *engine, const dinov_source *source, const char *array, const dinov_extract_options *options,
-                           dinov_extract_report *report, dinov_error *err)
+dinov_status dinov_extract(dinov_engine *engine, const dinov_source *source, const char *array,
+                           const dinov_extract_options *options, dinov_extract_report *report, dinov_error *err)
 {
     json_t    *settings = NULL;
     struct run r        = {.options     = options,

@@ -50,14 +50,12 @@ typedef struct dinov_extract_report {
 } dinov_extract_report;
 
 /*
- * Pictures of `source`, or the rows of `array`, the path of an .npy file of float32 [N, channels, H, W], already normalised; the other
- * is NULL. Damage in a source's shards counts as a bad input a place.
- * ERR_LIMIT RUN-MAX-BAD: too many bad inputs, all else done and kept; RUN-ALL-BAD: the first 1,000
- * all bad, nothing kept; RUN-STOPPED: nothing kept; RUN-TOKENS: every input would have too many
- * tokens, nothing begun. ERR_CONFIG for options that do not fit the
- * model. Otherwise as the layers below.
+ * Pictures of `source`, or the rows of `array`, the path of an .npy file of float32 [N, channels, H, W], already normalised; the
+ * other is NULL. Damage in a source's shards counts as a bad input a place. ERR_LIMIT RUN-MAX-BAD: too many bad inputs, all else
+ * done and kept; RUN-ALL-BAD: the first 1,000 all bad, nothing kept; RUN-STOPPED: nothing kept; RUN-TOKENS: every input would have
+ * too many tokens, nothing begun. ERR_CONFIG for options that do not fit the model. Otherwise as the layers below.
  */
-dinov_status dinov_extract(dinov_engine *engine, const dinov_source *source, const char *array, const dinov_extract_options *options,
-                           dinov_extract_report *report, dinov_error *err);
+dinov_status dinov_extract(dinov_engine *engine, const dinov_source *source, const char *array,
+                           const dinov_extract_options *options, dinov_extract_report *report, dinov_error *err);
 
 #endif

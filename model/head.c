@@ -13,8 +13,8 @@ void dinov_head_bind(dinov_head *out, const dinov_paramset *set, const char *mod
 {
     *out = (dinov_head){
         .dims = *dims,
-        .g = dinov_paramset_at(set, module, "last_layer.weight_g", block, real_size),
-        .v = dinov_paramset_at(set, module, "last_layer.weight_v", block, real_size),
+        .g    = dinov_paramset_at(set, module, "last_layer.weight_g", block, real_size),
+        .v    = dinov_paramset_at(set, module, "last_layer.weight_v", block, real_size),
     };
     for (int64_t i = 0; i < dims->layers; i++) {
         char weight[32] = "mlp.weight", bias[32] = "mlp.bias";
@@ -118,7 +118,8 @@ void dinov_head_forward(dinov_head_pass *p, const dinov_head *params, dinov_mat 
         dinov_mat out = last ? unnormed : dinov_mat_reshape(p->hidden[i], x->rows, n);
         ops->linear_pack(&p->stream, p->packed, params->weight[i], n, k, DINOV_ACT_NONE);
         ops->linear_pack_bias(p->packed_bias, params->bias[i], n, DINOV_ACT_NONE);
-        ops->linear(&p->stream, &out, &in, &(dinov_linear){.n = n, .k = k, .packed = p->packed, .bias = p->packed_bias}, NULL, NULL);
+        ops->linear(&p->stream, &out, &in, &(dinov_linear){.n = n, .k = k, .packed = p->packed, .bias = p->packed_bias}, NULL,
+                    NULL);
         if (last) break;
         in = dinov_mat_reshape(p->active, x->rows, n);
         ops->activation(&p->stream, &in, &out, DINOV_ACT_GELU);

@@ -82,8 +82,8 @@ int main(int argc, char **argv)
     double           alone[ROUNDS], beside[ROUNDS], held[ROUNDS], whole[ROUNDS], bare[ROUNDS];
 
     if (argc < 3) return 64;
-    long    every = argc > 3 ? atol(argv[3]) : 250;
-    json_t *j     = case_read(argv[1], &config, &model);
+    long    every                       = argc > 3 ? atol(argv[3]) : 250;
+    json_t *j                           = case_read(argv[1], &config, &model);
     config.ibot.mask_sample_probability = 0.5, config.ibot.mask_ratio_min_max[0] = 0.1, config.ibot.mask_ratio_min_max[1] = 0.5;
     config.student.layerscale = 1e-5;
     dinov_preprocess_default(&preprocess, &model);
@@ -133,10 +133,11 @@ int main(int argc, char **argv)
         case_must(dinov_run_flush(run, &err), &err);
     }
     double hold = median(held), step = median(alone), slower = median(beside) - step, all = median(whole), disk = median(bare);
-    printf("%.0f MB: saving holds training up for %.3f s, and the step beside it takes %.3f s more; %.2f %% of %ld steps of %.2f s\n"
-           "a whole save takes %.2f s, as many plain bytes and fsync %.2f s: %.2f x\n",
-           (double)bytes * 1e-6, hold, slower, 100 * (hold + (slower > 0 ? slower : 0)) / ((double)every * step), every, step, all, disk,
-           all / disk);
+    printf(
+        "%.0f MB: saving holds training up for %.3f s, and the step beside it takes %.3f s more; %.2f %% of %ld steps of %.2f s\n"
+        "a whole save takes %.2f s, as many plain bytes and fsync %.2f s: %.2f x\n",
+        (double)bytes * 1e-6, hold, slower, 100 * (hold + (slower > 0 ? slower : 0)) / ((double)every * step), every, step, all,
+        disk, all / disk);
     case_must(dinov_run_close(&run, &err), &err);
     dinov_trainer_free(&trainer);
     dinov_pool_free(&pool);
