@@ -9,6 +9,7 @@
 #include "convert/import.h"
 #include "convert/safetensors.h"
 #include "dinov/infer.h"
+#include "format/training.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -119,8 +120,20 @@ static dinov_status convert(const dinov_import *in, bool plain, dinov_error *err
     return DINOV_OK;
 }
 
+/* The averaged model of a training run. */
+static dinov_status backbone_of(char path[DINOV_TRAINING_PATH + 32], const char *run, dinov_error *err)
+{
+    dinov_training *t;
+    DINOV_TRY(dinov_training_find(&t, run, NULL, err));
+    snprintf(path, DINOV_TRAINING_PATH + 32, "%s/%s", dinov_training_path(t), DINOV_BACKBONE_FILE);
+    dinov_training_close(&t);
+    return DINOV_OK;
+}
+
 static int run(const dinov_tool *tool, int argc, char **argv)
 {
+    char                 backbone[DINOV_TRAINING_PATH + 32];
+    const char          *input = argv[0];
     dinov_import_options how = {.digest = 1, .licence = licence, .origin = origin};
     dinov_interp         interp;
     dinov_import        *in;
@@ -136,15 +149,20 @@ static int run(const dinov_tool *tool, int argc, char **argv)
     }
     how.recognise.heads = heads;
     how.threads         = (int)threads;
+    if (dinov_tool_is_run(input)) {
+        if (backbone_of(backbone, input, &err) != DINOV_OK) return dinov_tool_fail(tool, &err);
+        input = backbone;
+        if (!quiet) dinov_tool_note(tool, "converting %s", input);
+    }
     if (output && !dry_run) {
         /* Before minutes of work, not after; the writer asks again. */
-        if (same_file(argv[0], output)) return dinov_tool_usage(tool, "input and output are the same file, %s", output);
+        if (same_file(input, output)) return dinov_tool_usage(tool, "input and output are the same file, %s", output);
         if (!force && access(output, F_OK) == 0) {
             dinov_raise(&err, DINOV_ERR_IO, "IO-EXISTS", "%s: exists already; give -f to replace it", output);
             return dinov_tool_fail(tool, &err);
         }
     }
-    if (dinov_import_open(&in, argv[0], &how, &err) != DINOV_OK) return dinov_tool_fail(tool, &err);
+    if (dinov_import_open(&in, input, &how, &err) != DINOV_OK) return dinov_tool_fail(tool, &err);
     const dinov_reader *source = dinov_import_source(in);
     if (!quiet && source->pth.copied)
         dinov_tool_note(tool, "%s: %zu tensors were strided or transposed and are written in row-major order", source->where,
@@ -167,8 +185,9 @@ int main(int argc, char **argv)
                     "  dinov-convert vits14.safetensors --to safetensors -o plain.safetensors\n"
                     "      the tensors alone, under the hub's names\n",
         .details  = "IN is a .pth of torch.save (nothing in it is executed), a safetensors file under the hub's names,\n"
-                    "or a dinov checkpoint, told apart by content. The model is recognised from shapes; two things are\n"
-                    "not in the weights and follow the hub's rule: heads, and how position embeddings are interpolated.\n"
+                    "or a dinov checkpoint, told apart by content; or a training run, RUN or RUN@STEP. The model is\n"
+                    "recognised from shapes; two things are not in the weights and follow the hub's rule: heads, and how\n"
+                    "position embeddings are interpolated.\n"
                     "Models trained with the official training code use --interp 0.1, with registers too.\n",
         .options  = options,
         .run      = run,

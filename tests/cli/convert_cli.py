@@ -329,7 +329,7 @@ class Convert(Case):
         self.convert(self.input, "-o", out, "--heads", "x", code=64)
         self.convert(self.input, "-o", out, "--what", code=64)
         self.convert(self.path("absent"), "-o", out, code=3, error="IO-OPEN")
-        self.convert(self.temp.name, "-o", out, code=3, error="IO-OPEN")
+        self.convert(self.temp.name, "-o", out, code=3, error="RUN-STEP")
         self.convert(self.input, "-o", self.path("no/such/folder/out"), code=3)
         self.assertEqual(os.listdir(self.temp.name), ["in.pth"])
         self.assertIn("usage: dinov-convert", self.convert("-h").stdout)

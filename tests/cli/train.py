@@ -240,6 +240,8 @@ def taken():
             check(told.returncode == 0 and (model != operand or f"averaged model of step {step}" in told.stderr), f"{model}: {told.stderr}")
             rows.append(np.load("features/part-000000.cls.npy"))
         check((rows[0] == rows[1]).all(), f"features of {operand}")
+    told = subprocess.run([BIN / "dinov-convert", "watched@6", "-o", "six.safetensors"], capture_output=True, text=True)
+    check(told.returncode == 0 and "watched/step-000000006/backbone.safetensors" in told.stderr, f"dinov-convert of a run: {told.stderr}")
     told = subprocess.run([BIN / "dinov-infer", "-m", "watched@7", "-o", "none", "pictures"], capture_output=True, text=True)
     check(told.returncode == 3 and "RUN-STEP" in told.stderr, f"a step that is not there: {told.returncode} {told.stderr}")
 
