@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char *output, *to = "dinov", *interp_text, *licence, *origin;
+static const char *output, *to = "dinov", *interp_text, *licence, *origin, *preset;
 static int64_t     heads, threads;
 static bool        force, no_check, dry_run, quiet;
 
@@ -33,6 +33,8 @@ static const dinov_opt options[] = {
      .common = false},
     {0, "origin", DINOV_OPT_TEXT, &origin, "TEXT", "where the weights come from, kept in the file (default: as the source says)",
      .common = false},
+    {0, "preset", DINOV_OPT_TEXT, &preset, "PRESET",
+     "how pictures are prepared unless dinov-infer is told otherwise (default: as the source says, or eval:224)", .common = false},
     {0, "no-check", DINOV_OPT_FLAG, &no_check, NULL, "do not read back and compare what was written", .common = false},
     {'q', "quiet", DINOV_OPT_FLAG, &quiet, NULL, "no notes on stderr", .common = false},
     {0},
@@ -134,7 +136,7 @@ static int run(const dinov_tool *tool, int argc, char **argv)
 {
     char                 backbone[DINOV_TRAINING_PATH + 32];
     const char          *input = argv[0];
-    dinov_import_options how = {.digest = 1, .licence = licence, .origin = origin};
+    dinov_import_options how = {.digest = 1, .licence = licence, .origin = origin, .preset = preset};
     dinov_interp         interp;
     dinov_import        *in;
     dinov_error          err;

@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "base/hash.h"
+#include "dinov/image.h"
 #include "format/params.h"
 
 #include <stdio.h>
@@ -84,6 +85,19 @@ static dinov_status take_foreign(dinov_import *in, const dinov_import_options *o
     return DINOV_OK;
 }
 
+static dinov_status set_preset(dinov_import *in, const char *text, dinov_error *err)
+{
+    dinov_preset preset;
+    int64_t      w, h;
+    DINOV_TRY(dinov_preset_parse(&preset, text, err));
+    DINOV_TRY(dinov_preset_size(&preset, in->weights.model.patch, 1, 1, &w, &h, err));
+    int size = snprintf(in->weights.preprocess.preset, sizeof in->weights.preprocess.preset, "%s", text);
+    if (size >= (int)sizeof in->weights.preprocess.preset)
+        return dinov_fail(err, DINOV_ERR_CONFIG, "OPT-PRESET", "preset: expected at most %zu bytes, found %d",
+                          sizeof in->weights.preprocess.preset - 1, size);
+    return DINOV_OK;
+}
+
 dinov_status dinov_import_open(dinov_import **out, const char *path, const dinov_import_options *options, dinov_error *err)
 {
     static const dinov_import_options defaults = {0};
@@ -98,6 +112,7 @@ dinov_status dinov_import_open(dinov_import **out, const char *path, const dinov
     if (in->transforms) in->provenance.transforms = in->transforms;
     if (o->licence) in->provenance.licence = o->licence;
     if (o->origin) in->provenance.origin = o->origin;
+    if (o->preset) DINOV_TRY_GOTO(set_preset(in, o->preset, err));
     *out = in;
     return DINOV_OK;
 fail:

@@ -17,10 +17,12 @@ typedef struct dinov_import_options {
     int                     digest;    /* 1: provenance carries the SHA-256 of the whole file (default 0) */
     const char             *licence;   /* NULL (default): as the source says, or unknown */
     const char             *origin;    /* likewise */
+    const char             *preset;    /* dinov_preset_parse; NULL (default): as the source says, or the official eval:224 */
 } dinov_import_options;
 
 /* `options` may be NULL. On success *out is owned by the caller. Errors: source.h, recognise.h,
- * and ERR_FORMAT SRC-REWRITTEN unless an interpolation rule is given. */
+ * and ERR_FORMAT SRC-REWRITTEN unless an interpolation rule is given; ERR_CONFIG OPT-PRESET for a preset that is none, or that this
+ * model's patch cannot have. */
 dinov_status dinov_import_open(dinov_import **out, const char *path, const dinov_import_options *options, dinov_error *err);
 /* NULL, or a pointer to NULL, is allowed; *import becomes NULL. */
 void dinov_import_close(dinov_import **import);

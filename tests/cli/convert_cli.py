@@ -355,6 +355,14 @@ class Convert(Case):
         self.assertFalse(os.path.exists(self.path("out")))
         self.convert(path, "-o", self.path("plain"), "--to", "safetensors")
 
+    def test_preset(self):
+        out, again = self.path("out"), self.path("again")
+        self.convert(self.input, "-o", out, "--preset", "square:224")
+        self.convert(out, "-o", again)
+        self.assertEqual(self.show(again)["preprocess"]["preset"], "square:224")
+        for wrong in ("square", "eval:30", "square:" + "0" * 40 + "224"):
+            self.convert(self.input, "-o", self.path("none"), "--preset", wrong, code=64, error="OPT-PRESET")
+
     def test_provenance_survives(self):
         a, b, c = self.path("a"), self.path("b"), self.path("c")
         self.convert(self.input, "-o", a, "--licence", "Apache-2.0", "--origin", "trained in 2024")
