@@ -38,7 +38,7 @@ def loaded(build, case, data):
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run([build / "bin/dinov-train", "pretrain", "-q", "-t", "2", "-o", f"{folder}/run", *data, *keys(case),
                                "--stop-after", str(WARM + STEPS + 1)], capture_output=True, text=True)
-        assert done.returncode == 143, done.stderr
+        assert done.returncode == 0, done.stderr
         lines = [json.loads(line) for line in open(f"{folder}/run/metrics.jsonl")][1:]
         # A line's rate is that of all steps before it.
         ends = [(line["iteration"] - 1) * case["batch"] / line["images_per_s"] for line in lines]
