@@ -123,10 +123,11 @@ static dinov_status convert(const dinov_import *in, bool plain, dinov_error *err
 }
 
 /* The averaged model of a training run. */
-static dinov_status backbone_of(char path[DINOV_TRAINING_PATH + 32], const char *run, dinov_error *err)
+static dinov_status backbone_of(char path[DINOV_TRAINING_PATH + 32], const dinov_tool *tool, const char *run, dinov_error *err)
 {
-    dinov_training *t;
-    DINOV_TRY(dinov_training_find(&t, run, NULL, err));
+    dinov_find_options how = {.note = dinov_tool_pass_on, .arg = (void *)tool};
+    dinov_training    *t;
+    DINOV_TRY(dinov_training_find(&t, run, &how, err));
     snprintf(path, DINOV_TRAINING_PATH + 32, "%s/%s", dinov_training_path(t), DINOV_BACKBONE_FILE);
     dinov_training_close(&t);
     return DINOV_OK;
@@ -152,7 +153,7 @@ static int run(const dinov_tool *tool, int argc, char **argv)
     how.recognise.heads = heads;
     how.threads         = (int)threads;
     if (dinov_tool_is_run(input)) {
-        if (backbone_of(backbone, input, &err) != DINOV_OK) return dinov_tool_fail(tool, &err);
+        if (backbone_of(backbone, tool, input, &err) != DINOV_OK) return dinov_tool_fail(tool, &err);
         input = backbone;
         if (!quiet) dinov_tool_note(tool, "converting %s", input);
     }

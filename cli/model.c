@@ -4,13 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
-static void passed_over(void *tool, const char *sentence) { dinov_tool_note(tool, "%s", sentence); }
-
 /* Of the newest step that is whole, or of the one that is named. */
 static dinov_status open_run(dinov_tool_model *m, const dinov_tool *tool, const char *path, int threads, bool quiet,
                              dinov_error *err)
 {
-    dinov_find_options how = {.threads = threads, .note = quiet ? NULL : passed_over, .arg = (void *)tool};
+    dinov_find_options how = {.threads = threads, .note = dinov_tool_pass_on, .arg = (void *)tool};
     DINOV_TRY(dinov_training_find(&m->training, path, &how, err));
     if (!quiet)
         dinov_tool_note(tool, "%s: the averaged model of step %lld", path,
@@ -23,10 +21,13 @@ dinov_status dinov_tool_model_open(dinov_tool_model *m, const dinov_tool *tool, 
 {
     const dinov_checkpoint *checkpoint;
     const dinov_weights    *weights;
-    dinov_status            status =
-        dinov_tool_is_run(path) ? open_run(m, tool, path, threads, quiet, err) : dinov_checkpoint_open(&m->checkpoint, path, err);
+    dinov_status            status = DINOV_OK;
 
-    m->path    = path;
+    m->path = path;
+    if (dinov_tool_is_run(path))
+        DINOV_TRY(open_run(m, tool, path, threads, quiet, err));
+    else
+        status = dinov_checkpoint_open(&m->checkpoint, path, err);
     checkpoint = m->training ? dinov_training_backbone(m->training) : m->checkpoint;
     if (status == DINOV_OK) {
         DINOV_TRY(dinov_checkpoint_verify(checkpoint, threads, err));

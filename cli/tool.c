@@ -43,6 +43,8 @@ void dinov_tool_note(const dinov_tool *tool, const char *format, ...)
     va_end(args);
 }
 
+void dinov_tool_pass_on(void *tool, const char *sentence) { dinov_tool_note(tool, "%s", sentence); }
+
 int dinov_tool_usage(const dinov_tool *tool, const char *format, ...)
 {
     va_list args;

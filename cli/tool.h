@@ -67,6 +67,8 @@ int dinov_tool_max_bad(const dinov_tool *tool, const char *text, double *max_bad
 
 /* A line on stderr: "NAME: ...". */
 void dinov_tool_note(const dinov_tool *tool, const char *format, ...) DINOV_PRINTF(2, 3);
+/* The same, as libraries call it: `tool` is the program's dinov_tool. */
+void dinov_tool_pass_on(void *tool, const char *sentence);
 
 /* Results on stdout reach their destination or the program fails: call before returning success. */
 int dinov_tool_flush(const dinov_tool *tool);

@@ -242,6 +242,9 @@ def taken():
         check((rows[0] == rows[1]).all(), f"features of {operand}")
     told = subprocess.run([BIN / "dinov-convert", "watched@6", "-o", "six.safetensors"], capture_output=True, text=True)
     check(told.returncode == 0 and "watched/step-000000006/backbone.safetensors" in told.stderr, f"dinov-convert of a run: {told.stderr}")
+    Path("watched/step-000000006/manifest.json").write_text("{}")
+    told = subprocess.run([BIN / "dinov-infer", "-m", "watched/step-000000006", "-o", "none", "pictures"], capture_output=True, text=True)
+    check(told.returncode == 2 and "[MAN-" in told.stderr, f"a broken manifest: {told.returncode} {told.stderr}")
     told = subprocess.run([BIN / "dinov-infer", "-m", "watched@7", "-o", "none", "pictures"], capture_output=True, text=True)
     check(told.returncode == 3 and "RUN-STEP" in told.stderr, f"a step that is not there: {told.returncode} {told.stderr}")
 
