@@ -37,7 +37,7 @@ static void check_linear(const dinov_ops *ops, dinov_pool *pool, int64_t m, int6
         memcpy((float *)again.f.data + r * again.f.ld, (float *)y.f.data + r * y.f.ld, (size_t)out * sizeof(float));
     ref->linear(&one, &y.d, &x.d, &ld, residual ? &y.d : NULL, residual > 1 ? sd : NULL);
     ops->linear(&one, &y.f, &x.f, &lf, residual ? &y.f : NULL, residual > 1 ? scale : NULL);
-    double error = difference(&y), limit = 1e-6;
+    double error = difference(&y), limit = allowed(&y, 1e-6);
     report(error <= limit, "linear M=%lld N=%lld K=%lld act=%d residual=%d: %.2e, expected at most %.0e", (long long)m,
            (long long)n, (long long)k, act, residual, error, limit);
 

