@@ -74,6 +74,7 @@ class Saver:
         return self.committed
 
     def pause(self):
+        assert self.child.poll() is None, "saving ended by itself: %s" % self.child.stderr.read().decode()
         self.child.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, self.child.pid, os.WSTOPPED)
 
@@ -155,11 +156,12 @@ def main():
                     steps = [s for s in os.listdir(run) if s.startswith((".step-", "step-"))] if os.path.isdir(run) else []
                     unfinished += any(s[0] == "." or not os.path.exists(os.path.join(run, s, "manifest.json")) for s in steps)
                     at_rest = copy_at_rest(disk, image, copy)
+                    # It stays paused meanwhile, or on a slow machine it fills the disk with checkpoints that it keeps.
+                    wrong = after_the_cut(options.saver, copy, there, committed) if at_rest else None
                     saver.resume()
                     if not at_rest:
                         moved += 1
                         continue
-                    wrong = after_the_cut(options.saver, copy, there, committed)
                     if wrong:
                         print("cut %d: %s\nrepeat (as far as chance allows): power_save.py %s --cuts %d --seed %d" %
                               (done, wrong, options.saver, options.cuts, seed))
