@@ -86,7 +86,7 @@ double difference(const struct pair *p)
     return sqrt(norm > 0 ? error / norm : error);
 }
 
-double allowed(const struct pair *p, double limit) { return p->f.rows * p->f.cols < 4 ? 40 * limit : limit; }
+double allowed(const struct pair *p, double limit) { return p->f.rows * p->f.cols < 4 ? 2 * limit : limit; }
 
 int same_bits(const dinov_mat *a, const dinov_mat *b)
 {

@@ -34,8 +34,7 @@ float      *vector(int64_t n, double **wide);
 
 /* ||f - d|| / ||d||, infinite when a guard was overwritten or a result is missing. */
 double difference(const struct pair *p);
-/* What it may be. One to three values can be all that is left of terms that cancel, and then miss by many roundings of the terms:
- * with enough draws every table does, the reference in float too. Larger results hold the limit itself. */
+/* What it may be: `limit`, or twice that for one to three values, which can be all that is left of terms that cancel. */
 double allowed(const struct pair *p, double limit);
 int    same_bits(const dinov_mat *a, const dinov_mat *b);
 
