@@ -66,14 +66,23 @@ static dinov_status take_foreign(dinov_import *in, const dinov_import_options *o
             "and settings no longer hold. Use the original, or take the tensors as they are with --interp RULE",
             s->where);
     in->weights = (dinov_weights){.tensors = s->tensors, .count = s->count, .map = s->map.data, .map_size = s->map.size};
-    DINOV_TRY(dinov_recognise(&in->weights.model, s->tensors, s->count, &o->recognise, s->where, err));
-    dinov_preprocess_default(&in->weights.preprocess, &in->weights.model);
+    /* The caller's word, then the file's, then the hub's rule. */
+    dinov_recognise_options how = o->recognise;
+    if (!how.heads) how.heads = s->facts.heads;
+    if (!(how.ln_eps > 0)) how.ln_eps = s->facts.ln_eps;
+    if (!how.interp && s->facts.has_interp) how.interp = &s->facts.interp;
+    DINOV_TRY(dinov_recognise(&in->weights.model, s->tensors, s->count, &how, s->where, err));
+    if (s->facts.has_preprocess)
+        in->weights.preprocess = s->facts.preprocess;
+    else
+        dinov_preprocess_default(&in->weights.preprocess, &in->weights.model);
     in->provenance = (dinov_provenance){.source_format = dinov_layout_name(s->layout),
                                         .source_sha256 = "",
                                         .converter     = "dinov-convert " DINOV_VERSION_STRING,
                                         .transforms    = "",
                                         .licence       = "",
                                         .origin        = ""};
+    if (*s->facts.transforms) DINOV_TRY(add_transform(in, s->facts.transforms, err));
     if (s->layout == DINOV_LAYOUT_PTH && s->pth.copied) DINOV_TRY(add_transform(in, "row-major", err));
     if (o->digest) {
         dinov_sha256 sha;

@@ -190,9 +190,8 @@ static dinov_status add_tensor(dinov_pth *pth, const dinov_node *name, const din
                 "save it with .contiguous()",
                 where, dinov_escape(text, sizeof text, name->text, name->size));
         *budget -= bytes;
-        uint8_t *copy = dinov_alloc_aligned(bytes, 1);
-        if (!copy) return dinov_fail_nomem(err, where, "a tensor that is not row-major");
-        DINOV_TRY(dinov_tensors_own(&pth->tensors, copy, where, err));
+        void *copy;
+        DINOV_TRY(dinov_tensors_room(&pth->tensors, &copy, bytes, where, err));
         if (in_order)
             memcpy(copy, view.data, bytes);
         else

@@ -153,7 +153,7 @@ dinov_status dinov_recognise_numbers(dinov_model *out, const dinov_named_tensor 
 {
     static const dinov_interp with_registers = {0, 1}, without = {0.1, 0};
     struct names              n = {tensors, count};
-    dinov_model               m = {.ln_eps = 1e-6};
+    dinov_model               m = {.ln_eps = options && options->ln_eps > 0 ? options->ln_eps : 1e-6};
 
     DINOV_TRY(refuse_other_layouts(&n, where, err));
     DINOV_TRY(read_embeddings(&m, &n, where, err));

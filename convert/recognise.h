@@ -12,6 +12,7 @@
 
 typedef struct dinov_recognise_options {
     int64_t             heads;  /* 0 (default): dim / 64, as in every hub model */
+    double              ln_eps; /* 0 (default): 1e-6, as in every hub model */
     const dinov_interp *interp; /* NULL (default): with registers offset 0 and antialias, without 0.1 and none */
 } dinov_recognise_options;
 

@@ -131,10 +131,9 @@ static dinov_status take_spans(dinov_tensors *out, const struct span *spans, siz
         tensor.data = data + spans[i].begin;
         if ((uintptr_t)tensor.data % dinov_dtype_size(tensor.dtype) != 0) {
             uint64_t bytes = spans[i].end - spans[i].begin; /* all copies together are no larger than the file */
-            uint8_t *copy  = dinov_alloc_aligned(bytes, 1);
-            if (!copy) return dinov_fail_nomem(err, where, "a misaligned tensor");
+            void    *copy;
+            DINOV_TRY(dinov_tensors_room(out, &copy, bytes, where, err));
             memcpy(copy, tensor.data, bytes);
-            DINOV_TRY(dinov_tensors_own(out, copy, where, err));
             tensor.data = copy;
         }
         DINOV_TRY(dinov_tensors_add(out, spans[i].name, strlen(spans[i].name), &tensor, where, err));

@@ -81,7 +81,7 @@ static dinov_status read_tensors(dinov_reader *s, const void *data, size_t size,
 static dinov_status name_source(dinov_reader *out, const char *path, dinov_error *err)
 {
     char text[DINOV_ESCAPED];
-    *out       = (dinov_reader){0};
+    *out       = (dinov_reader){.files = {.folder = -1}};
     out->where = dinov_strdup(dinov_escape(text, sizeof text, path, strlen(path)));
     return out->where ? DINOV_OK : dinov_fail_nomem(err, text, "its name");
 }
@@ -90,6 +90,7 @@ dinov_status dinov_reader_open(dinov_reader *out, const char *path, int threads,
 {
     DINOV_TRY(name_source(out, path, err));
     DINOV_TRY(dinov_map_open(&out->map, path, err));
+    DINOV_TRY(dinov_files_open(&out->files, path, out->where, err));
     return read_tensors(out, out->map.data, out->map.size, threads, err);
 }
 
@@ -105,7 +106,8 @@ void dinov_reader_close(dinov_reader *source)
     dinov_checkpoint_close(&source->checkpoint);
     dinov_tensors_clear(&source->plain);
     dinov_pth_close(&source->pth);
+    dinov_files_close(&source->files);
     if (source->map.data) dinov_map_close(&source->map);
     dinov_free(source->where);
-    *source = (dinov_reader){0};
+    *source = (dinov_reader){.files = {.folder = -1}};
 }

@@ -7,7 +7,7 @@
 #ifndef DINOV_CONVERT_SOURCE_H
 #define DINOV_CONVERT_SOURCE_H
 
-#include "base/file.h"
+#include "convert/files.h"
 #include "convert/pth.h"
 #include "dinov/format.h"
 
@@ -26,9 +26,22 @@ const char *dinov_layout_name(dinov_layout layout);
 dinov_status dinov_layout_detect(dinov_layout *out, bool *rewritten, const void *data, size_t size, const char *where,
                                  dinov_error *err);
 
+/* What a file says of its model beside the tensors; what it does not say is 0. */
+typedef struct dinov_facts {
+    int64_t          heads;
+    double           ln_eps;
+    int              has_interp;
+    dinov_interp     interp;
+    int              has_preprocess;
+    dinov_preprocess preprocess;
+    char             transforms[128]; /* what reading did to them, comma-separated: "unfolded,joined" */
+} dinov_facts;
+
 typedef struct dinov_reader {
     char                     *where; /* the path, escaped */
     dinov_map                 map;
+    dinov_files               files; /* beside it */
+    dinov_facts               facts;
     dinov_layout              layout;
     bool                      rewritten;
     const dinov_named_tensor *tensors; /* valid until close */

@@ -24,6 +24,12 @@ dinov_status dinov_tensors_own(dinov_tensors *list, void *p, const char *where, 
     return DINOV_OK;
 }
 
+dinov_status dinov_tensors_room(dinov_tensors *list, void **out, uint64_t bytes, const char *where, dinov_error *err)
+{
+    *out = dinov_alloc_aligned(bytes, 1);
+    return *out ? dinov_tensors_own(list, *out, where, err) : dinov_fail_nomem(err, where, "a tensor that must be copied");
+}
+
 dinov_status dinov_tensors_add(dinov_tensors *list, const char *name, size_t size, const dinov_tensor *tensor, const char *where,
                                dinov_error *err)
 {

@@ -25,6 +25,9 @@ typedef struct dinov_tensors {
 /* Keeps `p` until the list is cleared; frees it at once when that fails. */
 dinov_status dinov_tensors_own(dinov_tensors *list, void *p, const char *where, dinov_error *err);
 
+/* Room for a tensor that cannot stay a view: 64-byte aligned, not cleared, alive until the list is cleared. */
+dinov_status dinov_tensors_room(dinov_tensors *list, void **out, uint64_t bytes, const char *where, dinov_error *err);
+
 /* Appends. The name is copied; it must be 1 to 1,024 bytes of printable UTF-8 (NAME-BAD).
  * At most DINOV_TENSORS_MAX tensors (ERR_LIMIT, NAME-COUNT). */
 dinov_status dinov_tensors_add(dinov_tensors *list, const char *name, size_t size, const dinov_tensor *tensor, const char *where,
