@@ -1,39 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "convert/compare.h"
 
-#include "base/bytes.h"
 #include "base/dtype.h"
 
 #include <math.h>
-
-static double value_at(const dinov_tensor *t, uint64_t i)
-{
-    const uint8_t *p = (const uint8_t *)t->data + i * dinov_dtype_size(t->dtype);
-    double         d;
-    switch (t->dtype) {
-    case DINOV_F32:
-        return (double)dinov_le_f32(p);
-    case DINOV_F16:
-        return (double)dinov_le_f16(p);
-    case DINOV_BF16:
-        return (double)dinov_le_bf16(p);
-    case DINOV_F64:
-        memcpy(&d, p, sizeof d);
-        return d;
-    case DINOV_I64:
-        return (double)(int64_t)dinov_le64(p);
-    case DINOV_I32:
-        return (double)(int32_t)dinov_le32(p);
-    case DINOV_I16:
-        return (double)(int16_t)dinov_le16(p);
-    case DINOV_I8:
-        return (double)(int8_t)*p;
-    case DINOV_U8:
-    case DINOV_BOOL:
-        return (double)*p;
-    }
-    return (double)NAN;
-}
+#include <string.h>
 
 dinov_difference dinov_tensor_compare(const dinov_tensor *a, const dinov_tensor *b)
 {
@@ -52,7 +23,7 @@ dinov_difference dinov_tensor_compare(const dinov_tensor *a, const dinov_tensor 
     uint64_t count   = bytes / dinov_dtype_size(a->dtype);
     bool     strange = false;
     for (uint64_t i = 0; i < count; i++) {
-        double x = value_at(a, i), y = value_at(b, i), delta = fabs(x - y);
+        double x = dinov_value_at(a, (int64_t)i), y = dinov_value_at(b, (int64_t)i), delta = fabs(x - y);
         if (x == y || (isnan(x) && isnan(y))) delta = 0; /* also for two equal infinities */
         if (isnan(delta))
             strange = true;

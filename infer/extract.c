@@ -7,6 +7,7 @@
 #include "infer/extract.h"
 
 #include "base/alloc.h"
+#include "base/dtype.h"
 #include "base/bytes.h"
 #include "base/pool.h"
 #include "infer/result.h"
@@ -307,25 +308,6 @@ static void clear_window(struct run *r)
 
 /* ---- Writing ---- */
 
-/* Nearest, halves to even; infinity past the largest half. */
-static uint16_t half_from_float(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
-    bits &= 0x7fffffff;
-    if (bits > 0x7f800000) return sign | 0x7e00;  /* not a number */
-    if (bits >= 0x477ff000) return sign | 0x7c00; /* rounds to 65536 or more */
-    if (bits < 0x38800000) {                      /* subnormal half: the sum aligns and rounds it */
-        float magnitude;
-        memcpy(&magnitude, &bits, sizeof magnitude);
-        magnitude += 0.5f;
-        memcpy(&bits, &magnitude, sizeof bits);
-        return (uint16_t)(sign | (bits - 0x3f000000));
-    }
-    return (uint16_t)(sign | ((bits - 0x38000000 + 0xfff + (bits >> 13 & 1)) >> 13));
-}
-
 /* `key` is the name of the input, for a message. */
 static dinov_status append_floats(struct run *r, dinov_npy_out *file, const float *values, int64_t count, int64_t rows,
                                   const char *key, dinov_error *err)
@@ -336,7 +318,7 @@ static dinov_status append_floats(struct run *r, dinov_npy_out *file, const floa
         uint8_t half[2 * CONVERT_VALUES];
         int64_t n = count - i < CONVERT_VALUES ? count - i : CONVERT_VALUES;
         for (int64_t j = 0; j < n; j++) {
-            uint16_t h = half_from_float(values[i + j]);
+            uint16_t h = dinov_f16_of(values[i + j]);
             if ((h & 0x7fff) == 0x7c00 && isfinite(values[i + j]))
                 return dinov_fail(err, DINOV_ERR_LIMIT, "RUN-F16",
                                   "%s: a feature of %g does not fit into f16, whose largest value is 65504; use --store f32",
