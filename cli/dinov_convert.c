@@ -4,9 +4,10 @@
  * Reads, recognises, proves the result right, writes, and reads back what it wrote.
  */
 #include "base/dtype.h"
-#include "cli/tool.h"
+#include "cli/onnx_options.h"
 #include "convert/compare.h"
 #include "convert/import.h"
+#include "convert/onnx/write.h"
 #include "convert/safetensors.h"
 #include "dinov/infer.h"
 #include "format/training.h"
@@ -16,14 +17,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char *output, *to = "dinov", *interp_text, *licence, *origin, *preset;
+static const char *output, *to, *interp_text, *licence, *origin, *preset;
 static int64_t     heads, threads;
 static bool        force, no_check, dry_run, quiet;
+
+static dinov_tool_onnx onnx;
 
 static const dinov_opt options[] = {
     {'o', "output", DINOV_OPT_TEXT, &output, "OUT", "the file to write", .common = true},
     {'f', "force", DINOV_OPT_FLAG, &force, NULL, "replace an existing file", .common = true},
-    {0, "to", DINOV_OPT_TEXT, &to, "LAYOUT", "dinov or safetensors (default dinov)", .common = true},
+    {0, "to", DINOV_OPT_TEXT, &to, "LAYOUT", "dinov, safetensors or onnx (default: onnx when OUT ends in .onnx, otherwise dinov)",
+     .common = true},
     {0, "interp", DINOV_OPT_TEXT, &interp_text, "RULE",
      "position interpolation: OFFSET[,antialias] (default: with registers 0,antialias, else 0.1)", .common = true},
     {0, "heads", DINOV_OPT_INT, &heads, "N", "attention heads (default 0: width / 64)", 0, 4096, true},
@@ -36,6 +40,24 @@ static const dinov_opt options[] = {
     {0, "preset", DINOV_OPT_TEXT, &preset, "PRESET",
      "how pictures are prepared unless dinov-infer is told otherwise (default: as the source says, or eval:224)", .common = false},
     {0, "no-check", DINOV_OPT_FLAG, &no_check, NULL, "do not read back and compare what was written", .common = false},
+    {0, "size", DINOV_OPT_TEXT, &onnx.size, "HxW", "onnx: pixels of the input (default: as the preset makes them)", .common = true},
+    {0, "dynamic-size", DINOV_OPT_FLAG, &onnx.dynamic_size, NULL, "onnx: any height and width that are multiples of the patch",
+     .common = true},
+    {0, "batch", DINOV_OPT_INT, &onnx.batch, "N", "onnx: pictures a run (default 1)", 1, 65536, false},
+    {0, "dynamic-batch", DINOV_OPT_FLAG, &onnx.dynamic_batch, NULL, "onnx: any number of pictures", .common = true},
+    {0, "dtype", DINOV_OPT_TEXT, &onnx.dtype, "TYPE",
+     "onnx: f32, f16 or bf16 products; norms, softmax and residual stream stay f32 (default f32)", .common = true},
+    {0, "features", DINOV_OPT_TEXT, &onnx.features, "LIST", "onnx: outputs, of cls, patch, reg (default cls,patch)", .common = false},
+    {0, "layers", DINOV_OPT_TEXT, &onnx.layers, "LIST", "onnx: block indices, negative from the end (default -1)", .common = false},
+    {0, "names", DINOV_OPT_TEXT, &onnx.names, "NAMES",
+     "onnx: hub (image, cls, patch) or hf (pixel_values, last_hidden_state, pooler_output) (default hub)", .common = false},
+    {0, "with-preprocess", DINOV_OPT_FLAG, &onnx.preprocess, NULL,
+     "onnx: takes uint8 [B, H, W, 3] pixels and normalises them itself", .common = false},
+    {0, "fuse", DINOV_OPT_TEXT, &onnx.fuse, "ort", "onnx: with ONNX Runtime's own operators, its fastest form", .common = false},
+    {0, "opset", DINOV_OPT_INT, &onnx.opset, "N", "onnx: operator set, 17 to 23 (default 17, for bf16 22)", DINOV_ONNX_OPSET_MIN, DINOV_ONNX_OPSET_MAX,
+     false},
+    {0, "external-data", DINOV_OPT_FLAG, &onnx.external, NULL,
+     "onnx: weights in a file beside OUT (default: only where a model exceeds 2 GiB)", .common = false},
     {'q', "quiet", DINOV_OPT_FLAG, &quiet, NULL, "no notes on stderr", .common = false},
     {0},
 };
@@ -69,26 +91,77 @@ static dinov_status check_written(const dinov_weights *weights, dinov_error *err
 }
 
 /* Golden vectors: the source's own, or computed here and now. */
-static dinov_status write_checkpoint(const dinov_import *in, dinov_error *err)
+struct proof {
+    const dinov_proof *is;
+    dinov_proof        own;
+    dinov_golden       cases[DINOV_GOLDEN_CASES];
+};
+
+static dinov_status make_proof(struct proof *p, const dinov_import *in, dinov_error *err)
+{
+    dinov_engine_options how = {.threads = (int)threads};
+    dinov_engine        *engine;
+    dinov_error          why;
+    p->is = dinov_import_proof(in);
+    if (p->is) return DINOV_OK;
+    DINOV_TRY(dinov_engine_open_weights(&engine, dinov_import_weights(in), &how, err));
+    dinov_status status = dinov_engine_make_proof(engine, &p->own, p->cases, &why);
+    dinov_engine_close(&engine);
+    if (status != DINOV_OK) return dinov_fail(err, status, why.code, "%s: %s", dinov_import_source(in)->where, why.msg);
+    p->is = &p->own;
+    return DINOV_OK;
+}
+
+/* ---- One function a layout that is written ---- */
+
+typedef dinov_status writer(const dinov_import *in, const char *content_id, dinov_error *err);
+
+static dinov_status write_dinov(const dinov_import *in, const char *content_id, dinov_error *err)
+{
+    dinov_write_options writing = {.threads = (int)threads, .overwrite = force};
+    struct proof        proof   = {0};
+    (void)content_id;
+    DINOV_TRY(make_proof(&proof, in, err));
+    dinov_status status = dinov_checkpoint_write(output, dinov_import_weights(in), dinov_import_provenance(in), proof.is, &writing, err);
+    dinov_engine_free_proof(&proof.own);
+    return status;
+}
+
+static dinov_status write_safetensors(const dinov_import *in, const char *content_id, dinov_error *err)
 {
     const dinov_weights *weights = dinov_import_weights(in);
-    const dinov_proof   *proof   = dinov_import_proof(in);
-    dinov_engine_options how     = {.threads = (int)threads};
-    dinov_write_options  writing = {.threads = (int)threads, .overwrite = force};
-    dinov_golden         cases[DINOV_GOLDEN_CASES];
-    dinov_proof          own = {0};
+    (void)content_id;
+    return dinov_safetensors_write(output, weights->tensors, weights->count, force, err);
+}
 
-    if (!proof) {
-        dinov_engine *engine;
-        dinov_error   why;
-        DINOV_TRY(dinov_engine_open_weights(&engine, weights, &how, err));
-        dinov_status status = dinov_engine_make_proof(engine, &own, cases, &why);
-        dinov_engine_close(&engine);
-        if (status != DINOV_OK) return dinov_fail(err, status, why.code, "%s: %s", dinov_import_source(in)->where, why.msg);
-    }
-    dinov_status status = dinov_checkpoint_write(output, weights, dinov_import_provenance(in), proof ? proof : &own, &writing, err);
-    if (!proof) dinov_engine_free_proof(&own);
+static dinov_onnx_options graph;
+
+static dinov_status write_onnx(const dinov_import *in, const char *content_id, dinov_error *err)
+{
+    struct proof proof = {0};
+    DINOV_TRY(make_proof(&proof, in, err));
+    dinov_onnx_file file   = {.content_id = content_id,
+                              .provenance = dinov_import_provenance(in),
+                              .proof      = proof.is,
+                              .external   = onnx.external,
+                              .overwrite  = force};
+    dinov_status    status = dinov_onnx_write(output, dinov_import_weights(in), &graph, &file, err);
+    dinov_engine_free_proof(&proof.own);
     return status;
+}
+
+static const struct layout {
+    const char *name;
+    writer     *write;
+} layouts[] = {{"dinov", write_dinov}, {"safetensors", write_safetensors}, {"onnx", write_onnx}};
+
+static const struct layout *find_layout(const char *name)
+{
+    size_t size = output ? strlen(output) : 0;
+    if (!name) name = size > 5 && strcmp(output + size - 5, ".onnx") == 0 ? "onnx" : "dinov";
+    for (size_t i = 0; i < sizeof layouts / sizeof layouts[0]; i++)
+        if (strcmp(layouts[i].name, name) == 0) return &layouts[i];
+    return NULL;
 }
 
 static uint64_t total_bytes(const dinov_weights *weights)
@@ -99,7 +172,7 @@ static uint64_t total_bytes(const dinov_weights *weights)
     return total;
 }
 
-static dinov_status convert(const dinov_import *in, bool plain, dinov_error *err)
+static dinov_status convert(const dinov_import *in, const struct layout *layout, dinov_error *err)
 {
     const dinov_weights *weights = dinov_import_weights(in);
     char                 name[64], id[72];
@@ -109,9 +182,8 @@ static dinov_status convert(const dinov_import *in, bool plain, dinov_error *err
         DINOV_TRY(dinov_checkpoint_verify(dinov_import_source(in)->checkpoint, (int)threads, err));
     DINOV_TRY(dinov_content_id(id, weights->tensors, weights->count, (int)threads, err));
     if (!dry_run) {
-        DINOV_TRY(plain ? dinov_safetensors_write(output, weights->tensors, weights->count, force, err)
-                        : write_checkpoint(in, err));
-        dinov_status status = no_check ? DINOV_OK : check_written(weights, err);
+        DINOV_TRY(layout->write(in, id, err));
+        dinov_status status = no_check || layout->write == write_onnx ? DINOV_OK : check_written(weights, err);
         if (status != DINOV_OK) {
             unlink(output);
             return status;
@@ -144,8 +216,10 @@ static int run(const dinov_tool *tool, int argc, char **argv)
 
     if (argc != 1) return dinov_tool_usage(tool, "expected one input file, found %d", argc);
     if (!output && !dry_run) return dinov_tool_usage(tool, "expected -o OUT");
-    bool plain = strcmp(to, "safetensors") == 0;
-    if (!plain && strcmp(to, "dinov") != 0) return dinov_tool_usage(tool, "--to: expected dinov or safetensors, found \"%s\"", to);
+    const struct layout *layout = find_layout(to);
+    if (!layout) return dinov_tool_usage(tool, "--to: expected dinov, safetensors or onnx, found \"%s\"", to);
+    if (layout->write != write_onnx && dinov_tool_onnx_given(&onnx))
+        return dinov_tool_usage(tool, "options that shape an ONNX graph go with --to onnx, found --to %s", layout->name);
     if (interp_text) {
         if (dinov_interp_parse(&interp, interp_text, &err) != DINOV_OK) return dinov_tool_fail(tool, &err);
         how.recognise.interp = &interp;
@@ -172,7 +246,16 @@ static int run(const dinov_tool *tool, int argc, char **argv)
                         source->pth.copied);
     if (!quiet && source->pth.zip.no_crc)
         dinov_tool_note(tool, "%s: was saved with CRCs switched off, so damage in it cannot be seen", source->where);
-    dinov_status status = convert(in, plain, &err);
+    dinov_status status = DINOV_OK;
+    if (layout->write == write_onnx) {
+        int code = dinov_tool_onnx_read(tool, &graph, &onnx, dinov_import_weights(in));
+        if (code) {
+            dinov_import_close(&in);
+            return code;
+        }
+        status = dinov_onnx_options_check(&graph, &dinov_import_weights(in)->model, source->where, &err);
+    }
+    if (status == DINOV_OK) status = convert(in, layout, &err);
     dinov_import_close(&in);
     return status == DINOV_OK ? dinov_tool_flush(tool) : dinov_tool_fail(tool, &err);
 }

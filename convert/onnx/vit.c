@@ -8,6 +8,8 @@
 #include <math.h>
 #include <stdio.h>
 
+enum { OPSET_BF16 = 22 };
+
 /* The network in the making; x is [B, N, D], f32, everywhere between two blocks. */
 struct net {
     dinov_onnx_graph         *g;
@@ -393,13 +395,16 @@ dinov_status dinov_onnx_vit(dinov_onnx_graph *g, const dinov_weights *weights, c
 
 dinov_status dinov_onnx_options_check(dinov_onnx_options *o, const dinov_model *m, const char *where, dinov_error *err)
 {
-    if (!o->opset) o->opset = DINOV_ONNX_OPSET_MIN;
     if (!o->dtype) o->dtype = DINOV_F32;
+    if (!o->opset) o->opset = o->dtype == DINOV_BF16 ? OPSET_BF16 : DINOV_ONNX_OPSET_MIN;
     if (!o->hf_names && !o->cls && !o->patch && !o->reg) o->cls = o->patch = true;
     if (!o->layer_count) o->layers[o->layer_count++] = (int)m->depth - 1;
     if (o->opset < DINOV_ONNX_OPSET_MIN || o->opset > DINOV_ONNX_OPSET_MAX)
         return dinov_fail(err, DINOV_ERR_CONFIG, "ONNX-OPSET", "opset: expected %d to %d, found %d", DINOV_ONNX_OPSET_MIN,
                           DINOV_ONNX_OPSET_MAX, o->opset);
+    if (o->dtype == DINOV_BF16 && o->opset < OPSET_BF16)
+        return dinov_fail(err, DINOV_ERR_CONFIG, "ONNX-OPSET", "opset: expected at least %d for bf16, whose Conv older ones lack, found %d",
+                          OPSET_BF16, o->opset);
     if (o->height % m->patch || o->width % m->patch || !o->height != !o->width || o->height > 65535 || o->width > 65535)
         return dinov_fail(err, DINOV_ERR_CONFIG, "ONNX-SIZE",
                           "%s: size: expected multiples of the patch, %lld, up to 65535, found %lldx%lld", where,

@@ -15,7 +15,7 @@ typedef struct dinov_onnx_options {
     int64_t     height, width; /* pixels; 0 (default): any multiples of the patch */
     int64_t     batch;         /* pictures a run; 0 (default): any number */
     dinov_dtype dtype;    /* of weights and products: F32 (default 0), F16, BF16. Residual stream, LayerNorm and softmax are f32 */
-    int         opset;    /* 0 (default): 17 */
+    int         opset;    /* 0 (default): 17, for bf16 22 */
     bool        hf_names; /* pixel_values, last_hidden_state, pooler_output; default image, cls, patch, reg */
     bool        cls, patch, reg;                        /* which outputs, under the default names */
     int         layers[DINOV_ONNX_LAYERS], layer_count; /* block indices from 0; none (default): the last */
