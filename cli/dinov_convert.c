@@ -7,6 +7,7 @@
 #include "cli/onnx_options.h"
 #include "convert/compare.h"
 #include "convert/import.h"
+#include "convert/onnx/prove.h"
 #include "convert/onnx/write.h"
 #include "convert/safetensors.h"
 #include "dinov/infer.h"
@@ -17,7 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char *output, *to, *interp_text, *licence, *origin, *preset;
+static const char *output, *to, *ort_path, *interp_text, *licence, *origin, *preset;
 static int64_t     heads, threads;
 static bool        force, no_check, dry_run, quiet;
 
@@ -47,17 +48,20 @@ static const dinov_opt options[] = {
     {0, "dynamic-batch", DINOV_OPT_FLAG, &onnx.dynamic_batch, NULL, "onnx: any number of pictures", .common = true},
     {0, "dtype", DINOV_OPT_TEXT, &onnx.dtype, "TYPE",
      "onnx: f32, f16 or bf16 products; norms, softmax and residual stream stay f32 (default f32)", .common = true},
-    {0, "features", DINOV_OPT_TEXT, &onnx.features, "LIST", "onnx: outputs, of cls, patch, reg (default cls,patch)", .common = false},
+    {0, "features", DINOV_OPT_TEXT, &onnx.features, "LIST", "onnx: outputs, of cls, patch, reg (default cls,patch)",
+     .common = false},
     {0, "layers", DINOV_OPT_TEXT, &onnx.layers, "LIST", "onnx: block indices, negative from the end (default -1)", .common = false},
     {0, "names", DINOV_OPT_TEXT, &onnx.names, "NAMES",
      "onnx: hub (image, cls, patch) or hf (pixel_values, last_hidden_state, pooler_output) (default hub)", .common = false},
     {0, "with-preprocess", DINOV_OPT_FLAG, &onnx.preprocess, NULL,
      "onnx: takes uint8 [B, H, W, 3] pixels and normalises them itself", .common = false},
     {0, "fuse", DINOV_OPT_TEXT, &onnx.fuse, "ort", "onnx: with ONNX Runtime's own operators, its fastest form", .common = false},
-    {0, "opset", DINOV_OPT_INT, &onnx.opset, "N", "onnx: operator set, 17 to 23 (default 17, for bf16 22)", DINOV_ONNX_OPSET_MIN, DINOV_ONNX_OPSET_MAX,
-     false},
+    {0, "opset", DINOV_OPT_INT, &onnx.opset, "N", "onnx: operator set, 17 to 23 (default 17, for bf16 22)", DINOV_ONNX_OPSET_MIN,
+     DINOV_ONNX_OPSET_MAX, false},
     {0, "external-data", DINOV_OPT_FLAG, &onnx.external, NULL,
      "onnx: weights in a file beside OUT (default: only where a model exceeds 2 GiB)", .common = false},
+    {0, "ort", DINOV_OPT_TEXT, &ort_path, "LIB",
+     "onnx: the library of ONNX Runtime to check with (default: libonnxruntime.so where found)", .common = false},
     {'q', "quiet", DINOV_OPT_FLAG, &quiet, NULL, "no notes on stderr", .common = false},
     {0},
 };
@@ -112,6 +116,35 @@ static dinov_status make_proof(struct proof *p, const dinov_import *in, dinov_er
     return DINOV_OK;
 }
 
+/* ---- An ONNX graph, run in ONNX Runtime where that is found ---- */
+
+static const dinov_tool tool;
+
+static void print_agreement(void *arg, const dinov_agreement *a)
+{
+    (void)arg;
+    printf("onnxruntime\t%lldx%lld\t%s\tmax-abs %.3g\trelative %.3g\tworst token: relative %.3g, cosine %.9f\t%s\n",
+           (long long)a->height, (long long)a->width, a->output, a->max_abs, a->relative, a->worst, a->cosine,
+           a->ok ? "right" : "WRONG");
+}
+
+static dinov_status prove_onnx(const dinov_import *in, const dinov_onnx_options *graph, dinov_error *err)
+{
+    dinov_engine_options how    = {.threads = (int)threads};
+    dinov_engine        *engine = NULL;
+    dinov_ort           *ort;
+    dinov_status         status = dinov_ort_open(&ort, ort_path, output, (int)threads, err);
+    if (status == DINOV_ERR_UNSUPPORTED && !(ort_path && strcmp(err->code, "ORT-ABSENT") == 0)) {
+        if (!quiet) dinov_tool_note(&tool, "not run in ONNX Runtime: %s", err->msg);
+        return DINOV_OK;
+    }
+    if (status == DINOV_OK) status = dinov_engine_open_weights(&engine, dinov_import_weights(in), &how, err);
+    if (status == DINOV_OK) status = dinov_onnx_prove(ort, engine, graph, output, print_agreement, NULL, err);
+    dinov_engine_close(&engine);
+    dinov_ort_close(&ort);
+    return status;
+}
+
 /* ---- One function a layout that is written ---- */
 
 typedef dinov_status writer(const dinov_import *in, const char *content_id, dinov_error *err);
@@ -122,7 +155,8 @@ static dinov_status write_dinov(const dinov_import *in, const char *content_id, 
     struct proof        proof   = {0};
     (void)content_id;
     DINOV_TRY(make_proof(&proof, in, err));
-    dinov_status status = dinov_checkpoint_write(output, dinov_import_weights(in), dinov_import_provenance(in), proof.is, &writing, err);
+    dinov_status status =
+        dinov_checkpoint_write(output, dinov_import_weights(in), dinov_import_provenance(in), proof.is, &writing, err);
     dinov_engine_free_proof(&proof.own);
     return status;
 }
@@ -183,7 +217,9 @@ static dinov_status convert(const dinov_import *in, const struct layout *layout,
     DINOV_TRY(dinov_content_id(id, weights->tensors, weights->count, (int)threads, err));
     if (!dry_run) {
         DINOV_TRY(layout->write(in, id, err));
-        dinov_status status = no_check || layout->write == write_onnx ? DINOV_OK : check_written(weights, err);
+        dinov_status status = no_check                      ? DINOV_OK
+                              : layout->write == write_onnx ? prove_onnx(in, &graph, err)
+                                                            : check_written(weights, err);
         if (status != DINOV_OK) {
             unlink(output);
             return status;
@@ -209,7 +245,7 @@ static int run(const dinov_tool *tool, int argc, char **argv)
 {
     char                 backbone[DINOV_TRAINING_PATH + 32];
     const char          *input = argv[0];
-    dinov_import_options how = {.digest = 1, .licence = licence, .origin = origin, .preset = preset};
+    dinov_import_options how   = {.digest = 1, .licence = licence, .origin = origin, .preset = preset};
     dinov_interp         interp;
     dinov_import        *in;
     dinov_error          err;
@@ -260,23 +296,21 @@ static int run(const dinov_tool *tool, int argc, char **argv)
     return status == DINOV_OK ? dinov_tool_flush(tool) : dinov_tool_fail(tool, &err);
 }
 
-int main(int argc, char **argv)
-{
-    static const dinov_tool tool = {
-        .name     = "dinov-convert",
-        .usage    = "IN -o OUT [options]",
-        .summary  = "turn DINOv2 weights of any layout into one file that proves itself",
-        .examples = "  dinov-convert dinov2_vits14_pretrain.pth -o vits14.safetensors\n"
-                    "      the official hub's weights as a dinov checkpoint\n"
-                    "  dinov-convert vits14.safetensors --to safetensors -o plain.safetensors\n"
-                    "      the tensors alone, under the hub's names\n",
-        .details  = "IN is a .pth of torch.save (nothing in it is executed), a safetensors file under the hub's names,\n"
-                    "or a dinov checkpoint, told apart by content; or a training run, RUN or RUN@STEP. The model is\n"
-                    "recognised from shapes; two things are not in the weights and follow the hub's rule: heads, and how\n"
-                    "position embeddings are interpolated.\n"
-                    "Models trained with the official training code use --interp 0.1, with registers too.\n",
-        .options  = options,
-        .run      = run,
-    };
-    return dinov_tool_main(&tool, argc, argv);
-}
+static const dinov_tool tool = {
+    .name     = "dinov-convert",
+    .usage    = "IN -o OUT [options]",
+    .summary  = "turn DINOv2 weights of any layout into one file that proves itself",
+    .examples = "  dinov-convert dinov2_vits14_pretrain.pth -o vits14.safetensors\n"
+                "      the official hub's weights as a dinov checkpoint\n"
+                "  dinov-convert vits14.safetensors --to safetensors -o plain.safetensors\n"
+                "      the tensors alone, under the hub's names\n",
+    .details  = "IN is a .pth of torch.save (nothing in it is executed), a safetensors file under the hub's names,\n"
+                "or a dinov checkpoint, told apart by content; or a training run, RUN or RUN@STEP. The model is\n"
+                "recognised from shapes; two things are not in the weights and follow the hub's rule: heads, and how\n"
+                "position embeddings are interpolated.\n"
+                "Models trained with the official training code use --interp 0.1, with registers too.\n",
+    .options  = options,
+    .run      = run,
+};
+
+int main(int argc, char **argv) { return dinov_tool_main(&tool, argc, argv); }

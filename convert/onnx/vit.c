@@ -134,13 +134,19 @@ static const char *attention(struct net *n, const char *x)
     const int64_t D = n->m->dim, H = n->m->heads, d = D / H;
     const int64_t parts[3] = {D, D, D}, apart[4] = {0, 0, H, d}, together[3] = {0, 0, D};
     const int64_t rows[4] = {0, 2, 1, 3}, columns[4] = {0, 2, 3, 1};
-    const char   *scale;
+    const char   *scale, *y;
 
     const char *qkv = linear(n, "attn.qkv", x, n->m->qkv_bias);
     const char *q   = dinov_onnx_op(n->g, "attn.q_rows", "Split", qkv, dinov_onnx_const_i64(n->g, "attn.parts", 1, 3, parts), NULL);
     dinov_onnx_int(n->g, "axis", -1);
     const char *k = dinov_onnx_output(n->g, "attn.k_rows"), *v = dinov_onnx_output(n->g, "attn.v_rows");
 
+    if (n->o->fuse) {
+        y = dinov_onnx_op(n->g, "attn.rows", "MultiHeadAttention", q, k, v, NULL);
+        dinov_onnx_domain(n->g, "com.microsoft");
+        dinov_onnx_int(n->g, "num_heads", H);
+        return linear(n, "attn.proj", y, true);
+    }
     q     = transpose(n, "attn.q", reshape(n, "attn.q_heads", q, "attn.apart", 4, apart), 4, rows);
     k     = transpose(n, "attn.k", reshape(n, "attn.k_heads", k, "attn.apart", 4, apart), 4, columns);
     v     = transpose(n, "attn.v", reshape(n, "attn.v_heads", v, "attn.apart", 4, apart), 4, rows);
@@ -149,8 +155,8 @@ static const char *attention(struct net *n, const char *x)
         op2(n, "attn.scores", "MatMul", op2(n, "attn.q_scaled", "Mul", q, scale), op2(n, "attn.k_scaled", "Mul", k, scale));
     const char *share = op1(n, "attn.softmax", "Softmax", widen(n, "attn.scores.cast", score));
     dinov_onnx_int(n->g, "axis", -1);
-    const char *y = op2(n, "attn.heads", "MatMul", narrow(n, "attn.softmax.cast", share), v);
-    y             = reshape(n, "attn.joined", transpose(n, "attn.rows", y, 4, rows), "attn.together", 3, together);
+    y = op2(n, "attn.heads", "MatMul", narrow(n, "attn.softmax.cast", share), v);
+    y = reshape(n, "attn.joined", transpose(n, "attn.rows", y, 4, rows), "attn.together", 3, together);
     return linear(n, "attn.proj", y, true);
 }
 
@@ -403,8 +409,8 @@ dinov_status dinov_onnx_options_check(dinov_onnx_options *o, const dinov_model *
         return dinov_fail(err, DINOV_ERR_CONFIG, "ONNX-OPSET", "opset: expected %d to %d, found %d", DINOV_ONNX_OPSET_MIN,
                           DINOV_ONNX_OPSET_MAX, o->opset);
     if (o->dtype == DINOV_BF16 && o->opset < OPSET_BF16)
-        return dinov_fail(err, DINOV_ERR_CONFIG, "ONNX-OPSET", "opset: expected at least %d for bf16, whose Conv older ones lack, found %d",
-                          OPSET_BF16, o->opset);
+        return dinov_fail(err, DINOV_ERR_CONFIG, "ONNX-OPSET",
+                          "opset: expected at least %d for bf16, whose Conv older ones lack, found %d", OPSET_BF16, o->opset);
     if (o->height % m->patch || o->width % m->patch || !o->height != !o->width || o->height > 65535 || o->width > 65535)
         return dinov_fail(err, DINOV_ERR_CONFIG, "ONNX-SIZE",
                           "%s: size: expected multiples of the patch, %lld, up to 65535, found %lldx%lld", where,
