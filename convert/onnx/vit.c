@@ -7,6 +7,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 enum { OPSET_BF16 = 22 };
 
@@ -320,53 +321,70 @@ static const char *embed(struct net *n, const char *image)
 
 /* ---- Outputs ---- */
 
-static void output(struct net *n, const char *name, int rank, int64_t tokens)
-{
-    static const char *const names[3] = {"batch", "tokens", NULL}, *const patches[3] = {"batch", "patches", NULL};
-    const dinov_onnx_options *o     = n->o;
-    const int64_t             batch = o->batch ? o->batch : -1, dim3[3] = {batch, tokens, n->m->dim}, dim2[2] = {batch, n->m->dim};
-    dinov_onnx_port(n->g, false, name, ONNX__TENSOR_PROTO__DATA_TYPE__FLOAT, rank, rank == 3 ? dim3 : dim2,
-                    o->hf_names ? names : patches);
-}
+static size_t ports_of_layer(const dinov_onnx_options *o) { return o->hf_names ? 2 : (size_t)(o->cls + o->reg + o->patch); }
 
-/* Tokens [from, to) of y under an output's own name. */
-static void slice(struct net *n, const char *name, const char *y, int64_t from, int64_t to, int64_t tokens)
-{
-    const int64_t axis  = 1;
-    char         *first = dinov_onnx_text(n->g, "%s.from", name), *end = dinov_onnx_text(n->g, "%s.to", name);
-    dinov_onnx_op(n->g, name, "Slice", y, dinov_onnx_const_i64(n->g, first, 1, 1, &from),
-                  dinov_onnx_const_i64(n->g, end, 1, 1, &to), dinov_onnx_const_i64(n->g, "outputs.axis", 1, 1, &axis), NULL);
-    output(n, name, 3, tokens);
-}
+size_t dinov_onnx_port_count(const dinov_onnx_options *o) { return (size_t)o->layer_count * ports_of_layer(o); }
 
-static void take_cls(struct net *n, const char *name, const char *y)
+void dinov_onnx_port_at(dinov_onnx_port_of *out, const dinov_onnx_options *o, const dinov_model *m, size_t i)
 {
-    const int64_t zero = 0;
-    op2(n, name, "Gather", y, dinov_onnx_const_i64(n->g, "outputs.first", 0, 1, &zero));
-    dinov_onnx_int(n->g, "axis", 1);
-    output(n, name, 2, 0);
-}
-
-/* Layer outputs after the final norm, as dinov-infer names them: "patch", "patch.L03". */
-static void give(struct net *n, const char *x, int layer)
-{
-    const dinov_onnx_options *o      = n->o;
-    const dinov_model        *m      = n->m;
-    bool                      final  = layer == m->depth - 1;
-    int64_t                   before = 1 + m->registers, patches = n->tokens < 0 ? -1 : n->tokens - before;
-    char                     *suffix = final ? dinov_onnx_text(n->g, "%s", "") : dinov_onnx_text(n->g, ".L%02d", layer);
-
+    static const char *const names[]  = {"cls", "reg", "patch"};
+    const bool               wanted[] = {o->cls, o->reg, o->patch};
+    int                      kind     = -1, layer;
+    *out                              = (dinov_onnx_port_of){.index = (int)(i / ports_of_layer(o))};
+    layer                             = o->layers[out->index];
+    i %= ports_of_layer(o);
     if (o->hf_names) {
-        const char *y = layer_norm(n, "last_hidden_state", x, "norm.weight", "norm.bias");
-        output(n, "last_hidden_state", 3, n->tokens);
-        take_cls(n, "pooler_output", y);
+        out->kind = i == 0 ? DINOV_ONNX_TOKENS : DINOV_ONNX_CLS;
+        snprintf(out->name, sizeof out->name, "%s", i == 0 ? "last_hidden_state" : "pooler_output");
         return;
     }
+    do kind++;
+    while (!wanted[kind] || i-- > 0);
+    out->kind = kind;
+    if (layer == m->depth - 1)
+        snprintf(out->name, sizeof out->name, "%s", names[kind]);
+    else
+        snprintf(out->name, sizeof out->name, "%s.L%02d", names[kind], layer);
+}
+
+static void take(struct net *n, const dinov_onnx_port_of *port, const char *y)
+{
+    static const char *const names[3] = {"batch", "tokens", NULL}, *const patches[3] = {"batch", "patches", NULL};
+    const int64_t R = n->m->registers, zero = 0, axis = 1, before = 1 + R, batch = n->o->batch ? n->o->batch : -1;
+    const int64_t from = port->kind == DINOV_ONNX_REG ? 1 : before, to = port->kind == DINOV_ONNX_REG ? before : INT64_MAX;
+    int64_t       dim[3] = {batch, n->tokens < 0 ? -1 : n->tokens - before, n->m->dim};
+
+    if (port->kind == DINOV_ONNX_CLS) {
+        op2(n, port->name, "Gather", y, dinov_onnx_const_i64(n->g, "outputs.first", 0, 1, &zero));
+        dinov_onnx_int(n->g, "axis", 1);
+        dim[1] = n->m->dim;
+        dinov_onnx_port(n->g, false, port->name, ONNX__TENSOR_PROTO__DATA_TYPE__FLOAT, 2, dim, names);
+        return;
+    }
+    if (port->kind == DINOV_ONNX_TOKENS) {
+        dim[1] = n->tokens;
+    } else {
+        const char *first =
+            dinov_onnx_const_i64(n->g, port->kind == DINOV_ONNX_REG ? "outputs.second" : "outputs.patches", 1, 1, &from);
+        const char *end = dinov_onnx_const_i64(n->g, port->kind == DINOV_ONNX_REG ? "outputs.reg_end" : "outputs.end", 1, 1, &to);
+        dinov_onnx_op(n->g, port->name, "Slice", y, first, end, dinov_onnx_const_i64(n->g, "outputs.axis", 1, 1, &axis), NULL);
+        if (port->kind == DINOV_ONNX_REG) dim[1] = R;
+    }
+    dinov_onnx_port(n->g, false, port->name, ONNX__TENSOR_PROTO__DATA_TYPE__FLOAT, 3, dim,
+                    port->kind == DINOV_ONNX_TOKENS ? names : patches);
+}
+
+/* The outputs of one layer, after the final norm. */
+static void give(struct net *n, const char *x, int index)
+{
+    dinov_onnx_port_of port;
+    char              *name = dinov_onnx_text(n->g, "norm.L%02d", n->o->layers[index]);
     if (n->g->failed) return;
-    const char *y = layer_norm(n, dinov_onnx_text(n->g, "norm%s", suffix), x, "norm.weight", "norm.bias");
-    if (o->cls) take_cls(n, dinov_onnx_text(n->g, "cls%s", suffix), y);
-    if (o->reg) slice(n, dinov_onnx_text(n->g, "reg%s", suffix), y, 1, before, m->registers);
-    if (o->patch) slice(n, dinov_onnx_text(n->g, "patch%s", suffix), y, before, INT64_MAX, patches);
+    const char *y = layer_norm(n, n->o->hf_names ? "last_hidden_state" : name, x, "norm.weight", "norm.bias");
+    for (size_t i = 0; i < ports_of_layer(n->o); i++) {
+        dinov_onnx_port_at(&port, n->o, n->m, (size_t)index * ports_of_layer(n->o) + i);
+        take(n, &port, y);
+    }
 }
 
 static const char *input(struct net *n)
@@ -394,9 +412,15 @@ dinov_status dinov_onnx_vit(dinov_onnx_graph *g, const dinov_weights *weights, c
     for (int64_t i = 0; i < m->depth && !g->failed; i++) {
         x = block(&n, x, i);
         for (int j = 0; j < o->layer_count; j++)
-            if (o->layers[j] == i) give(&n, x, (int)i);
+            if (o->layers[j] == i) give(&n, x, j);
     }
     return g->failed ? dinov_fail_nomem(err, "ONNX", "the graph") : DINOV_OK;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    int x = *(const int *)a, y = *(const int *)b;
+    return x < y ? -1 : x > y;
 }
 
 dinov_status dinov_onnx_options_check(dinov_onnx_options *o, const dinov_model *m, const char *where, dinov_error *err)
@@ -429,6 +453,7 @@ dinov_status dinov_onnx_options_check(dinov_onnx_options *o, const dinov_model *
             return dinov_fail(err, DINOV_ERR_CONFIG, "ONNX-LAYER",
                               "%s: layers: expected different ones of %lld blocks, found another", where, (long long)m->depth);
     }
+    qsort(o->layers, (size_t)o->layer_count, sizeof o->layers[0], ascending);
     if (m->grid_h != m->grid_w)
         return dinov_fail(err, DINOV_ERR_UNSUPPORTED, "ONNX-MODEL", "%s: expected a square trained grid, found %lld x %lld", where,
                           (long long)m->grid_h, (long long)m->grid_w);

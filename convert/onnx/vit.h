@@ -27,6 +27,16 @@ typedef struct dinov_onnx_options {
  * ERR_UNSUPPORTED (ONNX-MODEL). `where` is the model, for messages. */
 dinov_status dinov_onnx_options_check(dinov_onnx_options *o, const dinov_model *model, const char *where, dinov_error *err);
 
+/* Outputs in the graph's order. */
+typedef struct dinov_onnx_port_of {
+    char name[24]; /* as dinov-infer names its files: "patch", "patch.L03" */
+    enum { DINOV_ONNX_CLS, DINOV_ONNX_REG, DINOV_ONNX_PATCH, DINOV_ONNX_TOKENS /* all of them */ } kind;
+    int index; /* of options->layers */
+} dinov_onnx_port_of;
+
+size_t dinov_onnx_port_count(const dinov_onnx_options *o);
+void   dinov_onnx_port_at(dinov_onnx_port_of *out, const dinov_onnx_options *o, const dinov_model *model, size_t i);
+
 /* Checked options. `weights` stay alive as long as the graph. ERR_NOMEM. */
 dinov_status dinov_onnx_vit(dinov_onnx_graph *g, const dinov_weights *weights, const dinov_onnx_options *o, dinov_error *err);
 
