@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * dinov-convert: weights of any layout we read, in; a dinov checkpoint or plain safetensors, out.
+ * dinov-convert: weights of any layout we read, in; a dinov checkpoint, plain safetensors or a PyTorch file, out.
  * Reads, recognises, proves the result right, writes, and reads back what it wrote.
  */
 #include "base/dtype.h"
 #include "cli/tool.h"
 #include "convert/compare.h"
 #include "convert/import.h"
+#include "convert/pth_write.h"
 #include "convert/safetensors.h"
 #include "dinov/infer.h"
 #include "format/training.h"
@@ -23,7 +24,7 @@ static bool        force, no_check, dry_run, quiet;
 static const dinov_opt options[] = {
     {'o', "output", DINOV_OPT_TEXT, &output, "OUT", "the file to write", .common = true},
     {'f', "force", DINOV_OPT_FLAG, &force, NULL, "replace an existing file", .common = true},
-    {0, "to", DINOV_OPT_TEXT, &to, "LAYOUT", "dinov or safetensors (default dinov)", .common = true},
+    {0, "to", DINOV_OPT_TEXT, &to, "LAYOUT", "dinov, safetensors or pth (default dinov)", .common = true},
     {0, "interp", DINOV_OPT_TEXT, &interp_text, "RULE",
      "position interpolation: OFFSET[,antialias] (default: with registers 0,antialias, else 0.1)", .common = true},
     {0, "heads", DINOV_OPT_INT, &heads, "N", "attention heads (default 0: width / 64)", 0, 4096, true},
@@ -99,7 +100,15 @@ static uint64_t total_bytes(const dinov_weights *weights)
     return total;
 }
 
-static dinov_status convert(const dinov_import *in, bool plain, dinov_error *err)
+static dinov_status write_output(const dinov_import *in, dinov_error *err)
+{
+    const dinov_weights *weights = dinov_import_weights(in);
+    if (strcmp(to, "safetensors") == 0) return dinov_safetensors_write(output, weights->tensors, weights->count, force, err);
+    if (strcmp(to, "pth") == 0) return dinov_pth_write(output, weights->tensors, weights->count, force, err);
+    return write_checkpoint(in, err);
+}
+
+static dinov_status convert(const dinov_import *in, dinov_error *err)
 {
     const dinov_weights *weights = dinov_import_weights(in);
     char                 name[64], id[72];
@@ -109,8 +118,7 @@ static dinov_status convert(const dinov_import *in, bool plain, dinov_error *err
         DINOV_TRY(dinov_checkpoint_verify(dinov_import_source(in)->checkpoint, (int)threads, err));
     DINOV_TRY(dinov_content_id(id, weights->tensors, weights->count, (int)threads, err));
     if (!dry_run) {
-        DINOV_TRY(plain ? dinov_safetensors_write(output, weights->tensors, weights->count, force, err)
-                        : write_checkpoint(in, err));
+        DINOV_TRY(write_output(in, err));
         dinov_status status = no_check ? DINOV_OK : check_written(weights, err);
         if (status != DINOV_OK) {
             unlink(output);
@@ -144,8 +152,8 @@ static int run(const dinov_tool *tool, int argc, char **argv)
 
     if (argc != 1) return dinov_tool_usage(tool, "expected one input file, found %d", argc);
     if (!output && !dry_run) return dinov_tool_usage(tool, "expected -o OUT");
-    bool plain = strcmp(to, "safetensors") == 0;
-    if (!plain && strcmp(to, "dinov") != 0) return dinov_tool_usage(tool, "--to: expected dinov or safetensors, found \"%s\"", to);
+    if (strcmp(to, "dinov") != 0 && strcmp(to, "safetensors") != 0 && strcmp(to, "pth") != 0)
+        return dinov_tool_usage(tool, "--to: expected dinov, safetensors or pth, found \"%s\"", to);
     if (interp_text) {
         if (dinov_interp_parse(&interp, interp_text, &err) != DINOV_OK) return dinov_tool_fail(tool, &err);
         how.recognise.interp = &interp;
@@ -172,7 +180,7 @@ static int run(const dinov_tool *tool, int argc, char **argv)
                         source->pth.copied);
     if (!quiet && source->pth.zip.no_crc)
         dinov_tool_note(tool, "%s: was saved with CRCs switched off, so damage in it cannot be seen", source->where);
-    dinov_status status = convert(in, plain, &err);
+    dinov_status status = convert(in, &err);
     dinov_import_close(&in);
     return status == DINOV_OK ? dinov_tool_flush(tool) : dinov_tool_fail(tool, &err);
 }

@@ -255,6 +255,11 @@ class Honest(Case):
         self.convert(self.path("a.out"), "--to", "safetensors", "-o", self.path("plain"))
         self.convert(self.path("plain"), "-o", self.path("d.out"))
         ids.add(self.show(self.path("d.out"))["content_id"])
+        self.convert(self.path("plain"), "--to", "pth", "-o", self.path("back.pth"))
+        with zipfile.ZipFile(self.path("back.pth")) as z:
+            self.assertIsNone(z.testzip())
+        self.convert(self.path("back.pth"), "-o", self.path("f.out"))
+        ids.add(self.show(self.path("f.out"))["content_id"])
         self.assertEqual(len(ids), 1)
         state["norm.bias"].storage.data = b"\1" + state["norm.bias"].storage.data[1:]
         self.convert(self.put("e", pth_of(state)), "-o", self.path("e.out"))

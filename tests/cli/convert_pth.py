@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""dinov-convert --to pth: PyTorch opens what it writes in every way it can, bit for bit; so do unzip and
+Python's zipfile; equal weights give equal bytes.
+
+usage: convert_pth.py DINOV_CONVERT DINOV_CKPT DINOV_DEMO_MODEL REPACK
+`DINOV_TORCH_OLD`, an interpreter with PyTorch 1.13, opens the files too.
+"""
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections import OrderedDict
+
+# PyTorch then proves that each storage lies where it computes it from the sizes before.
+os.environ["TORCH_SERIALIZATION_DEBUG"] = "1"
+try:
+    import torch
+    from safetensors.torch import load_file, save_file
+    from torch.utils.serialization import config
+except ImportError as missing:
+    print("skipped: %s" % missing)
+    sys.exit(77)
+
+CONVERT, CKPT, DEMO, REPACK = sys.argv[1:5]
+OLD = """
+import sys, torch
+from collections import OrderedDict
+state = torch.load(sys.argv[1], weights_only=True)
+assert type(state) is OrderedDict
+for name, value in state.items():
+    print(name, value.dtype, list(value.shape), value.stride(), bytes(value.storage().untyped().tolist()).hex()[:4000])
+"""
+
+
+def run(*args):
+    done = subprocess.run(args, capture_output=True, text=True)
+    assert done.returncode == 0, "%s: exit %d: %s%s" % (args, done.returncode, done.stdout, done.stderr)
+    return done.stdout
+
+
+def raw(t):
+    return t.contiguous().flatten().view(torch.uint8).numpy().tobytes() if t.numel() else b""
+
+
+def expect(found, wanted, what):
+    assert type(found) is OrderedDict, "%s: %s" % (what, type(found))
+    assert list(found) == list(wanted), "%s: names differ" % what
+    for name, t in wanted.items():
+        f = found[name]
+        assert f.dtype == t.dtype and f.shape == t.shape and f.is_contiguous() and not f.requires_grad, "%s: %s" % (what, name)
+        assert raw(f) == raw(t), "%s: %s is not bit-equal" % (what, name)
+
+
+def everywhere(path, wanted):
+    expect(torch.load(path, weights_only=True), wanted, "load")
+    expect(torch.load(path, weights_only=True, mmap=True), wanted, "mmap")
+    config.load.calculate_storage_offsets = True
+    expect(torch.load(path, weights_only=True, mmap=True), wanted, "mmap, computed places")
+    config.load.calculate_storage_offsets = False
+    expect(torch.load(io.BytesIO(open(path, "rb").read())), wanted, "stream")
+    with zipfile.ZipFile(path) as z:
+        assert z.testzip() is None
+        names = [i.filename for i in z.infolist()]
+        assert names[:4] == ["archive/" + n for n in ("data.pkl", ".format_version", ".storage_alignment", "byteorder")], names[:4]
+        for i in z.infolist():
+            with open(path, "rb") as f:
+                f.seek(i.header_offset + 26)
+                begin = i.header_offset + 30 + sum(int.from_bytes(f.read(2), "little") for _ in range(2))
+            assert begin % 64 == 0 and i.date_time == (1980, 1, 1, 0, 0, 0), i.filename
+    if shutil.which("unzip"):
+        run("unzip", "-tqq", path)
+    old = os.environ.get("DINOV_TORCH_OLD")
+    if old:
+        for line, (name, t) in zip(run(old, "-c", OLD, path).splitlines(), wanted.items()):
+            want = "%s %s %s %s %s" % (name, t.dtype, list(t.shape), t.stride(), raw(t).hex()[:4000])
+            assert line == want, "PyTorch 1.13: expected %s, found %s" % (want[:200], line[:200])
+
+
+def reference(state):
+    """The same as PyTorch writes it; only the pickle may have another size."""
+    out = io.BytesIO()
+    torch.save(state, out)
+    with zipfile.ZipFile(out) as z:
+        return [(i.filename, i.file_size, i.CRC) for i in z.infolist() if not i.filename.endswith((".pkl", "serialization_id"))]
+
+
+with tempfile.TemporaryDirectory() as folder:
+    st, pth, again = (os.path.join(folder, n) for n in ("in.safetensors", "a.pth", "other name"))
+    g = torch.Generator().manual_seed(1)
+    state = OrderedDict()
+    for dtype in (torch.float64, torch.int64, torch.float32, torch.int32, torch.float16, torch.bfloat16, torch.int16, torch.int8,
+                  torch.uint8, torch.bool):
+        for shape in ((), (1,), (3,), (0,), (2, 0, 5), (7, 9), (1, 255, 1), (256,), (2, 1, 2, 1, 2, 1, 2, 1)):
+            t = torch.randint(0, 2 if dtype == torch.bool else 100, shape, generator=g)
+            state["%s.%s" % (dtype, "x".join(map(str, shape)))] = t.to(dtype)
+    state["name with \u00fc, \u6f22 and \U0001f600"] = torch.arange(70000, dtype=torch.int32)  # sizes over 16 bits
+    state = OrderedDict((k, state[k]) for k in state)
+    save_file(dict(state), st)
+    run(REPACK, st, pth)
+    wanted = OrderedDict((k, state[k]) for k in torch.load(pth, weights_only=True))  # safetensors has an order of its own
+    assert set(wanted) == set(state)
+    everywhere(pth, wanted)
+    with zipfile.ZipFile(pth) as z:
+        found = [(i.filename, i.file_size, i.CRC) for i in z.infolist() if not i.filename.endswith(".pkl")]
+    assert found == reference(wanted), "entries differ from torch.save's"
+    print("ok every dtype and shape")
+
+    many = OrderedDict(("t%d" % i, torch.tensor([i], dtype=torch.int16)) for i in range(15990))
+    save_file(dict(many), st)
+    run(REPACK, st, pth)
+    everywhere(pth, OrderedDict((k, many[k]) for k in torch.load(pth, weights_only=True)))
+    print("ok 15,990 tensors")
+
+    for what, how in (("plain", []), ("registers, SwiGLU", ["--registers", "4", "--swiglu"])):
+        demo = os.path.join(folder, "demo")
+        run(DEMO, "-o", demo, "-f", "--dim", "128", "--depth", "2", *how)
+        run(CONVERT, demo, "-o", pth, "--to", "pth", "-f")
+        state = load_file(demo)
+        found = torch.load(pth, weights_only=True)
+        assert set(found) == set(state)
+        everywhere(pth, OrderedDict((k, state[k]) for k in found))
+        run(CONVERT, pth, "-o", again, "--to", "pth", "-f")
+        digests = [hashlib.sha256(open(p, "rb").read()).hexdigest() for p in (pth, again)]
+        assert digests[0] == digests[1], "%s: a second writing differs" % what
+        run(CKPT, "diff", demo, pth)
+        print("ok model,", what)
+
+    upstream = os.environ.get("DINOV_UPSTREAM")
+    if upstream:
+        sys.path.insert(0, upstream)
+        os.environ["XFORMERS_DISABLED"] = "1"
+        from dinov2.models import vision_transformer as vit
+
+        run(DEMO, "-o", demo, "-f", "--no-proof")
+        run(CONVERT, demo, "-o", pth, "--to", "pth", "-f")
+        model = vit.vit_small(img_size=518, patch_size=14, init_values=1.0, ffn_layer="mlp", block_chunks=0)
+        model.load_state_dict(torch.load(pth, weights_only=True), strict=True)
+        print("ok the official model, strict=True")
