@@ -175,10 +175,10 @@ static int run(const dinov_tool *tool, int argc, char **argv)
     }
     if (dinov_import_open(&in, input, &how, &err) != DINOV_OK) return dinov_tool_fail(tool, &err);
     const dinov_reader *source = dinov_import_source(in);
-    if (!quiet && source->pth.copied)
+    if (!quiet && source->torch.copied)
         dinov_tool_note(tool, "%s: %zu tensors were strided or transposed and are written in row-major order", source->where,
-                        source->pth.copied);
-    if (!quiet && source->pth.zip.no_crc)
+                        source->torch.copied);
+    if (!quiet && source->torch.no_crc)
         dinov_tool_note(tool, "%s: was saved with CRCs switched off, so damage in it cannot be seen", source->where);
     dinov_status status = convert(in, &err);
     dinov_import_close(&in);

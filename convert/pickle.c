@@ -21,6 +21,7 @@ enum {
 
 enum global {
     ORDERED_DICT,
+    COUNTER,
     REBUILD_TENSOR,
     REBUILD_TENSOR_V2,
     REBUILD_PARAMETER,
@@ -36,6 +37,7 @@ static const struct global_name {
     dinov_dtype dtype;
 } globals[] = {
     {"collections", "OrderedDict", ORDERED_DICT, 0},
+    {"collections", "Counter", COUNTER, 0},
     {"torch._utils", "_rebuild_tensor", REBUILD_TENSOR, 0},
     {"torch._utils", "_rebuild_tensor_v2", REBUILD_TENSOR_V2, 0},
     {"torch._utils", "_rebuild_parameter", REBUILD_PARAMETER, 0},
@@ -171,8 +173,8 @@ static dinov_status push_string(struct machine *m)
     uint32_t       size = dinov_cursor_le32(&m->c);
     const uint8_t *p    = dinov_cursor_take(&m->c, size);
     if (!p) return DINOV_OK;
-    if (!dinov_text_printable((const char *)p, size))
-        return refuse(m, "PKL-UTF8", "expected a string of printable UTF-8, found other bytes");
+    /* Settings beside the weights may have line ends; names of tensors are held to more later. */
+    if (!dinov_text_utf8((const char *)p, size)) return refuse(m, "PKL-UTF8", "expected a string of UTF-8, found other bytes");
     return push_new(m, (dinov_node){.kind = DINOV_NODE_STRING, .text = (const char *)p, .size = size});
 }
 
@@ -206,7 +208,14 @@ static dinov_status push_global(struct machine *m)
         if (text_is(module, module_size, "torch") && text_is(name, name_size, inert_dtypes[i]))
             return push_new(m, (dinov_node){.kind = DINOV_NODE_INERT});
 
-    char module_text[DINOV_ESCAPED], name_text[DINOV_ESCAPED];
+    char              module_text[DINOV_ESCAPED], name_text[DINOV_ESCAPED];
+    static const char sharded[] = "torch.distributed.";
+    if (module_size >= sizeof sharded - 1 && memcmp(module, sharded, sizeof sharded - 1) == 0)
+        return dinov_fail(m->err, DINOV_ERR_FORMAT, "PKL-SHARD",
+                          "%s: pickle, byte %llu: it names %s.%s: this is one rank's part of a training checkpoint (FSDP), which is no "
+                          "whole model. Give the teacher that the official code saves beside it: eval/*/teacher_checkpoint.pth",
+                          m->where, (unsigned long long)m->c.pos, dinov_escape(module_text, sizeof module_text, module, module_size),
+                          dinov_escape(name_text, sizeof name_text, name, name_size));
     return dinov_fail(m->err, DINOV_ERR_FORMAT, "PKL-GLOBAL",
                       "%s: pickle, byte %llu: it names %s.%s, which a plain state dict never needs; nothing is executed. "
                       "Save the state dict alone: torch.save(model.state_dict(), ...)",
@@ -324,6 +333,9 @@ static dinov_status reduce(struct machine *m)
     case ORDERED_DICT:
         if (args->count != 0) break;
         return push_new(m, (dinov_node){.kind = DINOV_NODE_DICT, .ordered = 1});
+    case COUNTER: /* a scheduler's milestones */
+        if (args->count != 1 || node_at(m, args->items[0])->kind != DINOV_NODE_DICT) break;
+        return push(m, args->items[0]);
     case REBUILD_TENSOR:
     case REBUILD_TENSOR_V2:
         return rebuild_tensor(m, args, what);

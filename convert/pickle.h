@@ -65,7 +65,7 @@ typedef struct dinov_pickle {
 } dinov_pickle;
 
 /* Strings are views into `data`. `where` is the file, for messages.
- * ERR_FORMAT: PKL-PROTO, PKL-OPCODE, PKL-GLOBAL, PKL-CALL, PKL-STACK, PKL-TYPE, PKL-TRUNCATED, PKL-TRAILING,
+ * ERR_FORMAT: PKL-PROTO, PKL-OPCODE, PKL-GLOBAL, PKL-SHARD, PKL-CALL, PKL-STACK, PKL-TYPE, PKL-TRUNCATED, PKL-TRAILING,
  * PKL-MEMO, PKL-LONG, PKL-UTF8, PKL-CYCLE, PKL-KEY, PKL-DUPLICATE, PKL-STORAGE, PKL-TENSOR.
  * ERR_LIMIT: PKL-LARGE, PKL-DEPTH. */
 dinov_status dinov_pickle_read(dinov_pickle *pickle, const void *data, size_t size, const char *where, dinov_error *err);

@@ -65,16 +65,14 @@ static dinov_status read_tensors(dinov_reader *s, const void *data, size_t size,
         s->count   = dinov_checkpoint_weights(s->checkpoint)->count;
         return DINOV_OK;
     case DINOV_LAYOUT_PTH:
-        DINOV_TRY(dinov_pth_open(&s->pth, data, size, threads, s->where, err));
-        s->tensors = s->pth.tensors.items;
-        s->count   = s->pth.tensors.count;
-        return DINOV_OK;
+        DINOV_TRY(dinov_pth_read(&s->plain, &s->torch, data, size, threads, s->where, err));
+        break;
     case DINOV_LAYOUT_SAFETENSORS:
         DINOV_TRY(dinov_safetensors_read(&s->plain, data, size, s->where, err));
-        s->tensors = s->plain.items;
-        s->count   = s->plain.count;
-        return DINOV_OK;
+        break;
     }
+    s->tensors = s->plain.items;
+    s->count   = s->plain.count;
     return DINOV_OK;
 }
 
@@ -105,7 +103,6 @@ void dinov_reader_close(dinov_reader *source)
 {
     dinov_checkpoint_close(&source->checkpoint);
     dinov_tensors_clear(&source->plain);
-    dinov_pth_close(&source->pth);
     dinov_files_close(&source->files);
     if (source->map.data) dinov_map_close(&source->map);
     dinov_free(source->where);

@@ -46,7 +46,7 @@ typedef struct dinov_reader {
     bool                      rewritten;
     const dinov_named_tensor *tensors; /* valid until close */
     size_t                    count;
-    dinov_pth                 pth;
+    dinov_torch_notes         torch;
     dinov_tensors             plain;
     dinov_checkpoint         *checkpoint; /* NULL unless ours */
 } dinov_reader;

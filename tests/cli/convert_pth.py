@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """dinov-convert --to pth: PyTorch opens what it writes in every way it can, bit for bit; so do unzip and
-Python's zipfile; equal weights give equal bytes.
+Python's zipfile; equal weights give equal bytes. And what torch.save writes beyond flat state dicts.
 
 usage: convert_pth.py DINOV_CONVERT DINOV_CKPT DINOV_DEMO_MODEL REPACK
 `DINOV_TORCH_OLD`, an interpreter with PyTorch 1.13, opens the files too.
@@ -88,6 +88,34 @@ def reference(state):
         return [(i.filename, i.file_size, i.CRC) for i in z.infolist() if not i.filename.endswith((".pkl", "serialization_id"))]
 
 
+def named(value, prefix=""):
+    """Tensors reached by string keys, under dotted names."""
+    for key, v in value.items():
+        if isinstance(key, str) and isinstance(v, torch.Tensor):
+            yield prefix + key, v.detach()
+        elif isinstance(key, str) and isinstance(v, dict):
+            yield from named(v, prefix + key + ".")
+
+
+def checkpoints():
+    torch.manual_seed(5)
+    model = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.LayerNorm(7), torch.nn.Linear(7, 2))
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.randn(3, 5)).sum().backward()
+    optimizer.step()
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 7])
+    state = model.state_dict()
+    yield "teacher", {"teacher": state}
+    yield "trainer", {"model": state, "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict(), "iteration": 5,
+                      "rng": torch.get_rng_state(), "best": 0.5, "done": False, "extra": None, "sizes": torch.Size([2, 3]),
+                      "device": torch.device("cpu"), "dtype": torch.bfloat16, "by number": {0: torch.ones(2), 1: {"x": torch.ones(2)}},
+                      "big": 2 ** 40, "list": [torch.ones(2)], "empty": {}}
+    yield "mmcv", {"meta": {"env_info": "line\nline\ttab\0", "epoch": 12, "classes": ("a", "b"), "seed": None}, "state_dict": state,
+                   "message_hub": {"log_scalars": {}, "runtime_info": {"iter": 3}}}
+    yield "deep", {"a": {"b": {"c": {"d": {"e": OrderedDict(f=torch.arange(4))}}}}}
+    yield "shared", {"student": state, "teacher": state, "ema": {k: v.clone() for k, v in state.items()}}
+
+
 with tempfile.TemporaryDirectory() as folder:
     st, pth, again = (os.path.join(folder, n) for n in ("in.safetensors", "a.pth", "other name"))
     g = torch.Generator().manual_seed(1)
@@ -128,6 +156,14 @@ with tempfile.TemporaryDirectory() as folder:
         assert digests[0] == digests[1], "%s: a second writing differs" % what
         run(CKPT, "diff", demo, pth)
         print("ok model,", what)
+
+    for what, checkpoint in checkpoints():
+        torch.save(checkpoint, again)
+        run(REPACK, again, pth)
+        wanted = OrderedDict(named(checkpoint))
+        assert wanted
+        expect(torch.load(pth, weights_only=True), wanted, what)
+        print("ok %s: %d names" % (what, len(wanted)))
 
     upstream = os.environ.get("DINOV_UPSTREAM")
     if upstream:

@@ -140,11 +140,7 @@ def formats(folder):
     done = subprocess.run([CONVERT, pth, "-o", os.path.join(folder, "no")], capture_output=True, text=True)
     if done.returncode != 2 or "[PTH-TORCHSCRIPT]" not in done.stderr:
         raise SystemExit("FAIL TorchScript: %s" % done.stderr)
-    torch.save({"teacher": small, "epoch": 3}, pth)
-    done = subprocess.run([CONVERT, pth, "-o", os.path.join(folder, "no")], capture_output=True, text=True)
-    if done.returncode != 2 or "[PTH-LAYOUT]" not in done.stderr or "teacher, epoch" not in done.stderr:
-        raise SystemExit("FAIL wrapped: %s" % done.stderr)
-    print("ok TorchScript and wrapped dicts refused")
+    print("ok TorchScript refused")
 
 
 def prove(model, path):

@@ -40,11 +40,14 @@ def global_cases():
                          ("torch._utils", "_rebuild_wrapper_subclass"), ("torch._tensor", "_rebuild_from_type_v2"),
                          ("torch", "ComplexFloatStorage"), ("torch", "QInt8Storage"), ("torch.storage", "UntypedStorage"),
                          ("torch.storage", "_load_from_bytes"), ("argparse", "Namespace"), ("numpy.core.multiarray", "scalar"),
-                         ("numpy.core.multiarray", "_reconstruct"), ("collections", "defaultdict"), ("collections", "Counter"),
+                         ("numpy.core.multiarray", "_reconstruct"), ("collections", "defaultdict"),
                          ("_codecs", "encode"), ("operator", "attrgetter"), ("functools", "partial"), ("torch", "os.system"),
                          ("collections", "OrderedDict "), (" collections", "OrderedDict"), ("collections.OrderedDict", ""),
                          ("torch\x1b[31m", "FloatStorage"), ("torch", "FloatStorage\0"), ("TORCH", "FloatStorage")]:
         yield "global %r.%r" % (module, name), pkl(HEAD, g(module, name), b")R."), "PKL-GLOBAL"
+    for module, name in [("torch.distributed._shard.sharded_tensor.api", "ShardedTensor"), ("torch.distributed.fsdp", "ShardedStateDictConfig"),
+                         ("torch.distributed.tensor", "DTensor"), ("torch.distributed._shard.sharded_tensor.shard", "Shard")]:
+        yield "FSDP %s.%s" % (module, name), pkl(HEAD, b"}", s("model"), g(module, name), b")R."), "PKL-SHARD"
     yield "global without end", pkl(HEAD, b"cos"), "PKL-GLOBAL"
     yield "global without name", pkl(HEAD, b"cos\nsystem"), "PKL-GLOBAL"
     yield "global of 300 bytes", pkl(HEAD, g("a" * 300, "b"), b")R."), "PKL-GLOBAL"
@@ -54,6 +57,9 @@ def call_cases():
     od = g("collections", "OrderedDict")
     v2 = g("torch._utils", "_rebuild_tensor_v2")
     yield "OrderedDict with parts", pkl(HEAD, od, t(i(1)), b"R."), "PKL-CALL"
+    yield "Counter of nothing", pkl(HEAD, g("collections", "Counter"), b")R."), "PKL-CALL"
+    yield "Counter of a list", pkl(HEAD, g("collections", "Counter"), b"]\x85R."), "PKL-CALL"
+    yield "BUILD on a Counter", pkl(HEAD, g("collections", "Counter"), b"}\x85R}", s("_metadata"), ORDERED, b"sb."), "PKL-CALL"
     yield "call of a string", pkl(HEAD, s("os"), b")R."), "PKL-CALL"
     yield "call with a list", pkl(HEAD, od, b"]R."), "PKL-CALL"
     yield "call of a storage type", pkl(HEAD, g("torch", "FloatStorage"), b")R."), "PKL-CALL"
@@ -123,7 +129,8 @@ def machine_cases():
     yield "string longer than the file", pkl(HEAD, b"X\xff\xff\xff\xffabc."), "PKL-TRUNCATED"
     yield "string that is no UTF-8", pkl(HEAD, s(b"\xff\xfe"), b"."), "PKL-UTF8"
     yield "string of a surrogate", pkl(HEAD, s(b"\xed\xa0\x80"), b"."), "PKL-UTF8"
-    yield "string that turns the terminal", pkl(HEAD, s("a\x1b[2J"), b"."), "PKL-UTF8"
+    yield "name that turns the terminal", dict_op(s("a\x1b[2J"), tensor_op()), "NAME-BAD"
+    yield "keys that turn the terminal", dict_op(s("a\x1b[2J"), i(1), s("b\u202e"), i(1)), "PTH-LAYOUT"
 
 
 def storage_cases():
@@ -141,8 +148,7 @@ def storage_cases():
     yield "storage type OrderedDict", bad(id_of(s("storage"), g("collections", "OrderedDict"), s("0"), s("cpu"), i(4))), "PKL-STORAGE"
     yield "storage key int", bad(id_of(s("storage"), fs, i(0), s("cpu"), i(4))), "PKL-STORAGE"
     for key in ("", "../0", "0/0", "00", "-1", "1e3", "a", "9" * 20, "0\x00"):
-        code = "PKL-UTF8" if "\0" in key else "PKL-STORAGE"
-        yield "storage key %r" % key, bad(storage_id(key=key)), code
+        yield "storage key %r" % key, bad(storage_id(key=key)), "PKL-STORAGE"
     yield "storage of -1", bad(id_of(s("storage"), fs, s("0"), s("cpu"), i(-1))), "PKL-STORAGE"
     yield "storage without entry", bad(storage_id(key="7")), "PTH-STORAGE"
     yield "storage shorter than its entry", bad(storage_id(numel=5)), "PTH-STORAGE"
@@ -182,12 +188,35 @@ def layout_cases():
     good = model(depth=1)
     yield "pickle of a list", pkl(HEAD, b"]."), "PTH-LAYOUT"
     yield "pickle of a tensor", pkl(HEAD, tensor_op(), b"."), "PTH-LAYOUT"
-    yield "wrapped in teacher", pth_of(OrderedDict(teacher=good), data={x.key: x.data for x in storages_of(good)}), "PTH-LAYOUT"
     yield "tensor under an int", dict_op(i(0), tensor_op()), "PTH-LAYOUT"
-    yield "a float beside tensors", pth_of(OrderedDict(list(good.items()) + [("lr", 1e-4)]), data={x.key: x.data for x in storages_of(good)}), "PTH-LAYOUT"
+    yield "tensors in a list", dict_op(s("a"), b"](", tensor_op(), tensor_op(), b"e"), "PTH-LAYOUT"
+    yield "tensors in a tuple", dict_op(s("a"), tensor_op() + b"\x85"), "PTH-LAYOUT"
+    yield "tensor below an int", dict_op(s("state"), b"}" + i(0) + b"}" + s("exp_avg") + tensor_op() + b"ss"), "PTH-LAYOUT"
+    yield "dicts of settings", dict_op(s("model"), b"}" + s("lr") + b"Ns", s("x"), b"N"), "PTH-LAYOUT"
+    yield "no dict of tensors, 63 deep", pkl(HEAD, b"}", b"".join(s("a") + b"}" for _ in range(62)), b"s" * 62, b"."), "PTH-LAYOUT"
+    yield "dicts 65 deep", pkl(HEAD, b"}", b"".join(s("a") + b"}" for _ in range(64)), b"s" * 64, b"."), "PKL-DEPTH"
+    yield "one name on two paths", dict_op(s("a.b"), tensor_op(), s("a"), b"}" + s("b") + tensor_op() + b"s"), "PTH-DUPLICATE"
+    yield "one name on two paths, dots", dict_op(s("a."), b"}" + s("b") + tensor_op() + b"s", s("a"), b"}" + s(".b") + tensor_op() + b"s"), "PTH-DUPLICATE"
+    yield "name of 1025 bytes on a path", dict_op(s("a" * 512), b"}" + s("b" * 512) + tensor_op() + b"s"), "NAME-BAD"
+    yield "dict's name of 1025 bytes", dict_op(s("a" * 1025), b"}" + s("b") + tensor_op() + b"s"), "NAME-BAD"
+    yield "name not printable on a path", dict_op(s("a\n"), b"}" + s("b") + tensor_op() + b"s"), "NAME-BAD"
+
+    def doubled(leaf, a="a", b="b", levels=40):
+        """Dicts that share dicts: 2^40 paths."""
+        pairs = [s("0") + leaf + b"r\0\0\0\0"]
+        for n in range(levels):
+            below = b"j" + struct.pack("<I", n)
+            pairs.append(s(str(n + 1)) + b"}r" + struct.pack("<I", n + 1) + b"(" + s(a) + below + s(b) + below + b"u")
+        return dict_op(*pairs)
+
+    leaf = b"}" + s("t") + tensor_op() + b"s"
+    yield "2^40 paths to empty dicts", doubled(b"}"), "PKL-LARGE"
+    yield "2^40 paths to a tensor", doubled(leaf), "NAME-COUNT"
+    yield "2^20 paths of 1,000 bytes to a tensor", doubled(leaf, "a" * 48, "b" * 48, 20), "NAME-COUNT"
+    yield "2^40 paths of 4,000 bytes to a tensor", doubled(leaf, "a" * 98, "b" * 98), ("NAME-BAD", "NAME-COUNT")
     yield "name empty", dict_op(s(""), tensor_op()), "NAME-BAD"
     yield "name of 1025 bytes", dict_op(s("a" * 1025), tensor_op()), "NAME-BAD"
-    yield "no tensors", dict_op(), "NAMES-UNKNOWN"
+    yield "no tensors", dict_op(), "PTH-LAYOUT"
     yield "other names", dict_op(s("conv1.weight"), tensor_op()), "NAMES-UNKNOWN"
 
 
