@@ -26,6 +26,8 @@ enum global {
     REBUILD_TENSOR_V2,
     REBUILD_PARAMETER,
     REBUILD_PARAMETER_WITH_STATE,
+    REBUILD_FROM_TYPE,
+    TENSOR,
     SIZE,
     DEVICE,
     STORAGE,
@@ -42,6 +44,8 @@ static const struct global_name {
     {"torch._utils", "_rebuild_tensor_v2", REBUILD_TENSOR_V2, 0},
     {"torch._utils", "_rebuild_parameter", REBUILD_PARAMETER, 0},
     {"torch._utils", "_rebuild_parameter_with_state", REBUILD_PARAMETER_WITH_STATE, 0},
+    {"torch._tensor", "_rebuild_from_type_v2", REBUILD_FROM_TYPE, 0},
+    {"torch", "Tensor", TENSOR, 0},
     {"torch", "Size", SIZE, 0},
     {"torch", "device", DEVICE, 0},
     {"torch", "FloatStorage", STORAGE, DINOV_F32},
@@ -209,13 +213,15 @@ static dinov_status push_global(struct machine *m)
             return push_new(m, (dinov_node){.kind = DINOV_NODE_INERT});
 
     char              module_text[DINOV_ESCAPED], name_text[DINOV_ESCAPED];
-    static const char sharded[] = "torch.distributed.";
-    if (module_size >= sizeof sharded - 1 && memcmp(module, sharded, sizeof sharded - 1) == 0)
-        return dinov_fail(m->err, DINOV_ERR_FORMAT, "PKL-SHARD",
-                          "%s: pickle, byte %llu: it names %s.%s: this is one rank's part of a training checkpoint (FSDP), which is no "
-                          "whole model. Give the teacher that the official code saves beside it: eval/*/teacher_checkpoint.pth",
-                          m->where, (unsigned long long)m->c.pos, dinov_escape(module_text, sizeof module_text, module, module_size),
-                          dinov_escape(name_text, sizeof name_text, name, name_size));
+    static const char distributed[] = "torch.distributed.";
+    bool              sharded = module_size >= sizeof distributed - 1 && memcmp(module, distributed, sizeof distributed - 1) == 0;
+    if (sharded || (text_is(module, module_size, "torch._utils") && text_is(name, name_size, "_rebuild_wrapper_subclass")))
+        return dinov_fail(
+            m->err, DINOV_ERR_FORMAT, "PKL-SHARD",
+            "%s: pickle, byte %llu: it names %s.%s: this is one rank's part of a training checkpoint (FSDP), which is no "
+            "whole model. Give the teacher that the official code saves beside it: eval/*/teacher_checkpoint.pth",
+            m->where, (unsigned long long)m->c.pos, dinov_escape(module_text, sizeof module_text, module, module_size),
+            dinov_escape(name_text, sizeof name_text, name, name_size));
     return dinov_fail(m->err, DINOV_ERR_FORMAT, "PKL-GLOBAL",
                       "%s: pickle, byte %llu: it names %s.%s, which a plain state dict never needs; nothing is executed. "
                       "Save the state dict alone: torch.save(model.state_dict(), ...)",
@@ -319,16 +325,8 @@ static dinov_status rebuild_tensor(struct machine *m, const dinov_node *args, en
     return push_new(m, (dinov_node){.kind = DINOV_NODE_TENSOR, .integer = p->tensor_count++});
 }
 
-static dinov_status reduce(struct machine *m)
+static dinov_status call(struct machine *m, enum global what, const dinov_node *args)
 {
-    uint32_t args_index = 0, function = 0;
-    DINOV_TRY(pop(m, &args_index));
-    DINOV_TRY(pop(m, &function));
-    const dinov_node *f = node_at(m, function), *args = node_at(m, args_index);
-    if (f->kind != DINOV_NODE_GLOBAL || args->kind != DINOV_NODE_TUPLE)
-        return refuse(m, "PKL-CALL", "expected one of the known names with a tuple, found something else");
-
-    enum global what = globals[f->integer].what;
     switch (what) {
     case ORDERED_DICT:
         if (args->count != 0) break;
@@ -345,6 +343,14 @@ static dinov_status reduce(struct machine *m)
         if (args->count != (what == REBUILD_PARAMETER ? 3u : 4u)) break;
         if (node_at(m, args->items[0])->kind != DINOV_NODE_TENSOR) break;
         return push(m, args->items[0]);
+    case REBUILD_FROM_TYPE: {
+        /* (function, type, its parts, state): a tensor with attributes, which say nothing about values. */
+        if (args->count != 4) break;
+        const dinov_node *f = node_at(m, args->items[0]), *parts = node_at(m, args->items[2]);
+        if (!is_global(node_at(m, args->items[1]), TENSOR) || parts->kind != DINOV_NODE_TUPLE) break;
+        if (!is_global(f, REBUILD_TENSOR) && !is_global(f, REBUILD_TENSOR_V2)) break;
+        return rebuild_tensor(m, parts, globals[f->integer].what);
+    }
     case SIZE:
         if (args->count != 1) break;
         if (node_at(m, args->items[0])->kind != DINOV_NODE_TUPLE) break;
@@ -353,10 +359,22 @@ static dinov_status reduce(struct machine *m)
         if (args->count < 1 || args->count > 2 || node_at(m, args->items[0])->kind != DINOV_NODE_STRING) break;
         if (args->count == 2 && node_at(m, args->items[1])->kind != DINOV_NODE_INT) break;
         return push_new(m, (dinov_node){.kind = DINOV_NODE_INERT});
+    case TENSOR:
     case STORAGE:
         break;
     }
     return refuse(m, "PKL-CALL", "a known name is called with parts it never has");
+}
+
+static dinov_status reduce(struct machine *m)
+{
+    uint32_t args_index = 0, function = 0;
+    DINOV_TRY(pop(m, &args_index));
+    DINOV_TRY(pop(m, &function));
+    const dinov_node *f = node_at(m, function), *args = node_at(m, args_index);
+    if (f->kind != DINOV_NODE_GLOBAL || args->kind != DINOV_NODE_TUPLE)
+        return refuse(m, "PKL-CALL", "expected one of the known names with a tuple, found something else");
+    return call(m, globals[f->integer].what, args);
 }
 
 /* torch attaches {'_metadata': ...} to a state dict, which is an OrderedDict. It is dropped. */

@@ -88,6 +88,18 @@ def reference(state):
         return [(i.filename, i.file_size, i.CRC) for i in z.infolist() if not i.filename.endswith((".pkl", "serialization_id"))]
 
 
+def sharded():
+    """One rank's part of an FSDP checkpoint, as older and newer PyTorch make it."""
+    import torch.distributed as dist
+    from torch.distributed._shard import sharded_tensor
+    from torch.distributed._shard.sharding_spec import ChunkShardingSpec
+    from torch.distributed.tensor import Replicate, distribute_tensor, init_device_mesh
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield {"model": {"w": sharded_tensor.rand(ChunkShardingSpec(dim=0, placements=["rank:0/cpu"]), 4, 4)}, "iteration": 3}
+    yield {"model": {"w": distribute_tensor(torch.ones(3), init_device_mesh("cpu", (1,)), [Replicate()])}}
+
+
 def named(value, prefix=""):
     """Tensors reached by string keys, under dotted names."""
     for key, v in value.items():
@@ -112,6 +124,9 @@ def checkpoints():
                       "big": 2 ** 40, "list": [torch.ones(2)], "empty": {}}
     yield "mmcv", {"meta": {"env_info": "line\nline\ttab\0", "epoch": 12, "classes": ("a", "b"), "seed": None}, "state_dict": state,
                    "message_hub": {"log_scalars": {}, "runtime_info": {"iter": 3}}}
+    tagged, parameter = torch.arange(6.0), torch.nn.Parameter(torch.arange(3.0))
+    tagged.note, parameter.note = "x", "y"
+    yield "with attributes", {"tensor": tagged, "parameter": parameter, "buffer": torch.nn.Buffer(torch.ones(3)), "view": tagged[2:4]}
     yield "deep", {"a": {"b": {"c": {"d": {"e": OrderedDict(f=torch.arange(4))}}}}}
     yield "shared", {"student": state, "teacher": state, "ema": {k: v.clone() for k, v in state.items()}}
 
@@ -164,6 +179,12 @@ with tempfile.TemporaryDirectory() as folder:
         assert wanted
         expect(torch.load(pth, weights_only=True), wanted, what)
         print("ok %s: %d names" % (what, len(wanted)))
+
+    for checkpoint in sharded():
+        torch.save(checkpoint, again)
+        done = subprocess.run([CONVERT, again, "-o", pth, "-f"], capture_output=True, text=True)
+        assert done.returncode == 2 and done.stderr.endswith("[PKL-SHARD]\n"), done.stderr
+    print("ok FSDP's parts are refused by name")
 
     upstream = os.environ.get("DINOV_UPSTREAM")
     if upstream:

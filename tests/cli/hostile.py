@@ -37,7 +37,6 @@ def global_cases():
                          ("subprocess", "Popen"), ("runpy", "_run_code"), ("importlib", "import_module"), ("webbrowser", "open"),
                          ("torch.hub", "load"), ("torch", "load"), ("torch.jit", "load"), ("torch._utils", "_rebuild_qtensor"),
                          ("torch._utils", "_rebuild_sparse_tensor"), ("torch._utils", "_rebuild_tensor_v3"),
-                         ("torch._utils", "_rebuild_wrapper_subclass"), ("torch._tensor", "_rebuild_from_type_v2"),
                          ("torch", "ComplexFloatStorage"), ("torch", "QInt8Storage"), ("torch.storage", "UntypedStorage"),
                          ("torch.storage", "_load_from_bytes"), ("argparse", "Namespace"), ("numpy.core.multiarray", "scalar"),
                          ("numpy.core.multiarray", "_reconstruct"), ("collections", "defaultdict"),
@@ -46,7 +45,7 @@ def global_cases():
                          ("torch\x1b[31m", "FloatStorage"), ("torch", "FloatStorage\0"), ("TORCH", "FloatStorage")]:
         yield "global %r.%r" % (module, name), pkl(HEAD, g(module, name), b")R."), "PKL-GLOBAL"
     for module, name in [("torch.distributed._shard.sharded_tensor.api", "ShardedTensor"), ("torch.distributed.fsdp", "ShardedStateDictConfig"),
-                         ("torch.distributed.tensor", "DTensor"), ("torch.distributed._shard.sharded_tensor.shard", "Shard")]:
+                         ("torch.distributed.tensor", "DTensor"), ("torch._utils", "_rebuild_wrapper_subclass"), ("torch.distributed._shard.sharded_tensor.shard", "Shard")]:
         yield "FSDP %s.%s" % (module, name), pkl(HEAD, b"}", s("model"), g(module, name), b")R."), "PKL-SHARD"
     yield "global without end", pkl(HEAD, b"cos"), "PKL-GLOBAL"
     yield "global without name", pkl(HEAD, b"cos\nsystem"), "PKL-GLOBAL"
@@ -60,6 +59,15 @@ def call_cases():
     yield "Counter of nothing", pkl(HEAD, g("collections", "Counter"), b")R."), "PKL-CALL"
     yield "Counter of a list", pkl(HEAD, g("collections", "Counter"), b"]\x85R."), "PKL-CALL"
     yield "BUILD on a Counter", pkl(HEAD, g("collections", "Counter"), b"}\x85R}", s("_metadata"), ORDERED, b"sb."), "PKL-CALL"
+    kind, args = g("torch._tensor", "_rebuild_from_type_v2"), t(storage_id(), i(0), t(i(4)), t(i(1)), b"\x89", ORDERED)
+    tensor = g("torch", "Tensor")
+    yield "call of Tensor", pkl(HEAD, tensor, b")R."), "PKL-CALL"
+    yield "typed tensor of 3 parts", pkl(HEAD, kind, t(v2, tensor, args), b"R."), "PKL-CALL"
+    yield "typed tensor of another function", pkl(HEAD, kind, t(od, tensor, b")", b"}"), b"R."), "PKL-CALL"
+    yield "typed tensor of itself", pkl(HEAD, kind, t(kind, tensor, t(v2, tensor, args, b"}"), b"}"), b"R."), "PKL-CALL"
+    yield "typed tensor of another type", pkl(HEAD, kind, t(v2, od, args, b"}"), b"R."), "PKL-CALL"
+    yield "typed tensor of a list", pkl(HEAD, kind, t(v2, tensor, b"]", b"}"), b"R."), "PKL-CALL"
+    yield "typed tensor beyond storage", pkl(HEAD, kind, t(v2, tensor, t(storage_id(), i(1), t(i(4)), t(i(1)), b"\x89", ORDERED), b"}"), b"R."), "PKL-TENSOR"
     yield "call of a string", pkl(HEAD, s("os"), b")R."), "PKL-CALL"
     yield "call with a list", pkl(HEAD, od, b"]R."), "PKL-CALL"
     yield "call of a storage type", pkl(HEAD, g("torch", "FloatStorage"), b")R."), "PKL-CALL"
