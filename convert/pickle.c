@@ -68,13 +68,15 @@ static const char *const inert_dtypes[] = {"float32", "float16", "bfloat16", "fl
 /* ---- The machine ---- */
 
 struct machine {
-    dinov_pickle *out;
-    const char   *where;
-    dinov_error  *err;
-    dinov_cursor  c;
-    uint32_t     *stack, stack_count, stack_room;
-    uint32_t     *memo, memo_count, memo_room;
-    uint32_t      marks[MAX_MARKS], mark_count;
+    dinov_pickle     *out;
+    const char       *where;
+    dinov_error      *err;
+    dinov_cursor      c;
+    dinov_pickle_form form;
+    bool              cut; /* the cursor ends before the file does */
+    uint32_t         *stack, stack_count, stack_room;
+    uint32_t         *memo, memo_count, memo_room;
+    uint32_t          marks[MAX_MARKS], mark_count;
 };
 
 static dinov_status refuse(struct machine *m, const char *code, const char *what)
@@ -236,27 +238,43 @@ static bool is_global(const dinov_node *n, enum global what)
     return n->kind == DINOV_NODE_GLOBAL && globals[n->integer].what == what;
 }
 
+/* A view of a storage as PyTorch made it before 0.4: None, or (key, first element, elements). */
+static bool take_view(struct machine *m, const dinov_node *view, dinov_pickle_storage *s)
+{
+    if (view->kind == DINOV_NODE_NONE) return true;
+    if (view->kind != DINOV_NODE_TUPLE || view->count != 3) return false;
+    const dinov_node *first = node_at(m, view->items[1]), *numel = node_at(m, view->items[2]);
+    if (node_at(m, view->items[0])->kind != DINOV_NODE_STRING || first->kind != DINOV_NODE_INT || numel->kind != DINOV_NODE_INT ||
+        first->integer < 0 || first->integer > s->numel || numel->integer < 0 || numel->integer > s->numel - first->integer)
+        return false;
+    s->begin = first->integer;
+    s->end   = first->integer + numel->integer;
+    return true;
+}
+
 static dinov_status persistent_storage(struct machine *m)
 {
-    uint32_t id = 0;
+    static const char shape[] = "expected a storage as ('storage', type, key, location, count), found something else";
+    uint32_t          id = 0, parts = m->form == DINOV_PICKLE_LEGACY ? 6 : 5;
     DINOV_TRY(pop(m, &id));
     const dinov_node *tuple = node_at(m, id);
-    if (tuple->kind != DINOV_NODE_TUPLE || tuple->count != 5)
-        return refuse(m, "PKL-STORAGE", "expected a storage as ('storage', type, key, location, count), found something else");
+    if (tuple->kind != DINOV_NODE_TUPLE || tuple->count != parts) return refuse(m, "PKL-STORAGE", shape);
     const dinov_node *tag = node_at(m, tuple->items[0]), *type = node_at(m, tuple->items[1]);
     const dinov_node *key = node_at(m, tuple->items[2]), *location = node_at(m, tuple->items[3]);
     const dinov_node *numel = node_at(m, tuple->items[4]);
     if (tag->kind != DINOV_NODE_STRING || !text_is(tag->text, tag->size, "storage") || !is_global(type, STORAGE) ||
         key->kind != DINOV_NODE_STRING || location->kind != DINOV_NODE_STRING || numel->kind != DINOV_NODE_INT ||
         numel->integer < 0)
-        return refuse(m, "PKL-STORAGE", "expected a storage as ('storage', type, key, location, count), found other types");
+        return refuse(m, "PKL-STORAGE", shape);
 
     dinov_pickle        *p       = m->out;
-    dinov_pickle_storage storage = {.dtype = globals[type->integer].dtype, .numel = numel->integer};
+    dinov_pickle_storage storage = {.dtype = globals[type->integer].dtype, .numel = numel->integer, .end = numel->integer};
     bool                 digits  = key->size > 0 && key->size < sizeof storage.key && (key->text[0] != '0' || key->size == 1);
     for (uint32_t i = 0; digits && i < key->size; i++) digits = key->text[i] >= '0' && key->text[i] <= '9';
     if (!digits) return refuse(m, "PKL-STORAGE", "expected a storage key of at most 19 digits, found something else");
     memcpy(storage.key, key->text, key->size);
+    if (parts == 6 && !take_view(m, node_at(m, tuple->items[5]), &storage))
+        return refuse(m, "PKL-STORAGE", "expected a view inside its storage, found another");
     if (!grow(&p->storages, p->storage_count, &p->storage_room, sizeof *p->storages)) return no_memory(m);
     p->storages[p->storage_count] = storage;
     return push_new(m, (dinov_node){.kind = DINOV_NODE_STORAGE, .integer = p->storage_count++});
@@ -289,7 +307,8 @@ static bool inside_storage(const dinov_pickle_tensor *t, const dinov_pickle_stor
         if (!dinov_ck_mul(elements, (uint64_t)t->dim[i], &elements) || elements > INT64_MAX / 8) return false;
         if (!dinov_ck_mul((uint64_t)t->dim[i] - 1, (uint64_t)t->stride[i], &step) || !dinov_ck_add(last, step, &last)) return false;
     }
-    return empty ? (uint64_t)t->offset <= (uint64_t)s->numel : last < (uint64_t)s->numel;
+    uint64_t numel = (uint64_t)(s->end - s->begin);
+    return empty ? (uint64_t)t->offset <= numel : last < numel;
 }
 
 static dinov_status rebuild_tensor(struct machine *m, const dinov_node *args, enum global what)
@@ -320,6 +339,7 @@ static dinov_status rebuild_tensor(struct machine *m, const dinov_node *args, en
     t.offset  = offset->integer;
     if (!inside_storage(&t, &p->storages[t.storage]))
         return refuse(m, "PKL-TENSOR", "a tensor's shape and strides reach beyond its storage");
+    t.offset += p->storages[t.storage].begin;
     if (!grow(&p->tensors, p->tensor_count, &p->tensor_room, sizeof *p->tensors)) return no_memory(m);
     p->tensors[p->tensor_count] = t;
     return push_new(m, (dinov_node){.kind = DINOV_NODE_TENSOR, .integer = p->tensor_count++});
@@ -618,8 +638,6 @@ static dinov_status run(struct machine *m)
         uint8_t op = dinov_cursor_u8(&m->c);
         if (m->c.failed) break;
         if (op == '.') {
-            if (dinov_cursor_left(&m->c) != 0)
-                return refuse(m, "PKL-TRAILING", "expected the pickle to end with STOP, found more bytes");
             if (m->mark_count != 0 || m->stack_count != 1)
                 return refuse(m, "PKL-STACK", "expected one object at the end, found another number");
             m->out->root = m->stack[0];
@@ -631,6 +649,9 @@ static dinov_status run(struct machine *m)
         DINOV_TRY(step(m, op));
         if (m->c.failed) break;
     }
+    if (m->cut)
+        return dinov_fail(m->err, DINOV_ERR_LIMIT, "PKL-LARGE", "%s: pickle: expected at most %d bytes, found more", m->where,
+                          DINOV_PICKLE_MAX);
     return refuse(m, "PKL-TRUNCATED", "expected more bytes, found the end");
 }
 
@@ -704,19 +725,32 @@ static dinov_status check_tree(struct machine *m)
     return DINOV_OK;
 }
 
-dinov_status dinov_pickle_read(dinov_pickle *pickle, const void *data, size_t size, const char *where, dinov_error *err)
+dinov_status dinov_pickle_next(dinov_pickle *pickle, dinov_cursor *c, dinov_pickle_form form, const char *where, dinov_error *err)
 {
-    struct machine m = {.out = pickle, .where = where, .err = err, .c = dinov_cursor_make(data, size)};
+    struct machine m = {.out = pickle, .where = where, .err = err, .c = *c, .form = form};
 
     *pickle = (dinov_pickle){0};
-    if (size > DINOV_PICKLE_MAX)
-        return dinov_fail(err, DINOV_ERR_LIMIT, "PKL-LARGE", "%s: pickle: expected at most %d bytes, found %zu", where,
-                          DINOV_PICKLE_MAX, size);
+    if (dinov_cursor_left(c) > DINOV_PICKLE_MAX) {
+        m.c.size = c->pos + DINOV_PICKLE_MAX;
+        m.cut    = true;
+    }
     dinov_status status = run(&m);
     if (status == DINOV_OK) status = check_tree(&m);
+    if (status == DINOV_OK) dinov_cursor_seek(c, m.c.pos);
     dinov_free(m.stack);
     dinov_free(m.memo);
     return status;
+}
+
+dinov_status dinov_pickle_read(dinov_pickle *pickle, const void *data, size_t size, const char *where, dinov_error *err)
+{
+    dinov_cursor c = dinov_cursor_make(data, size);
+    DINOV_TRY(dinov_pickle_next(pickle, &c, DINOV_PICKLE_ZIP, where, err));
+    if (dinov_cursor_left(&c) != 0)
+        return dinov_fail(err, DINOV_ERR_FORMAT, "PKL-TRAILING",
+                          "%s: pickle, byte %llu: expected the pickle to end with STOP, found more bytes", where,
+                          (unsigned long long)c.pos);
+    return DINOV_OK;
 }
 
 void dinov_pickle_clear(dinov_pickle *pickle)

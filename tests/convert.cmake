@@ -10,6 +10,6 @@ dinov_test_program(repack cli/repack.c dinov_convert)
 dinov_python(convert_pth full cli/convert_pth.py ${CONVERT_TOOLS} $<TARGET_FILE:dinov-demo-model> $<TARGET_FILE:repack>)
 dinov_python(convert_official full cli/convert_torch.py ${CONVERT_TOOLS} official)
 
-foreach(target pickle zip pth safetensors)
+foreach(target pickle zip pth legacy safetensors)
     dinov_fuzz(${target} dinov_convert)
 endforeach()

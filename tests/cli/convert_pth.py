@@ -15,6 +15,8 @@ import tempfile
 import zipfile
 from collections import OrderedDict
 
+from weightfiles import dict_op, i, legacy_of, s, storage_id, t, tensor_op
+
 # PyTorch then proves that each storage lies where it computes it from the sizes before.
 os.environ["TORCH_SERIALIZATION_DEBUG"] = "1"
 try:
@@ -42,17 +44,17 @@ def run(*args):
     return done.stdout
 
 
-def raw(t):
-    return t.contiguous().flatten().view(torch.uint8).numpy().tobytes() if t.numel() else b""
+def raw(x):
+    return x.contiguous().flatten().view(torch.uint8).numpy().tobytes() if x.numel() else b""
 
 
 def expect(found, wanted, what):
     assert type(found) is OrderedDict, "%s: %s" % (what, type(found))
     assert list(found) == list(wanted), "%s: names differ" % what
-    for name, t in wanted.items():
+    for name, w in wanted.items():
         f = found[name]
-        assert f.dtype == t.dtype and f.shape == t.shape and f.is_contiguous() and not f.requires_grad, "%s: %s" % (what, name)
-        assert raw(f) == raw(t), "%s: %s is not bit-equal" % (what, name)
+        assert f.dtype == w.dtype and f.shape == w.shape and f.is_contiguous() and not f.requires_grad, "%s: %s" % (what, name)
+        assert raw(f) == raw(w), "%s: %s is not bit-equal" % (what, name)
 
 
 def everywhere(path, wanted):
@@ -66,17 +68,17 @@ def everywhere(path, wanted):
         assert z.testzip() is None
         names = [i.filename for i in z.infolist()]
         assert names[:4] == ["archive/" + n for n in ("data.pkl", ".format_version", ".storage_alignment", "byteorder")], names[:4]
-        for i in z.infolist():
+        for entry in z.infolist():
             with open(path, "rb") as f:
-                f.seek(i.header_offset + 26)
-                begin = i.header_offset + 30 + sum(int.from_bytes(f.read(2), "little") for _ in range(2))
-            assert begin % 64 == 0 and i.date_time == (1980, 1, 1, 0, 0, 0), i.filename
+                f.seek(entry.header_offset + 26)
+                begin = entry.header_offset + 30 + sum(int.from_bytes(f.read(2), "little") for _ in range(2))
+            assert begin % 64 == 0 and entry.date_time == (1980, 1, 1, 0, 0, 0), entry.filename
     if shutil.which("unzip"):
         run("unzip", "-tqq", path)
     old = os.environ.get("DINOV_TORCH_OLD")
     if old:
-        for line, (name, t) in zip(run(old, "-c", OLD, path).splitlines(), wanted.items()):
-            want = "%s %s %s %s %s" % (name, t.dtype, list(t.shape), t.stride(), raw(t).hex()[:4000])
+        for line, (name, w) in zip(run(old, "-c", OLD, path).splitlines(), wanted.items()):
+            want = "%s %s %s %s %s" % (name, w.dtype, list(w.shape), w.stride(), raw(w).hex()[:4000])
             assert line == want, "PyTorch 1.13: expected %s, found %s" % (want[:200], line[:200])
 
 
@@ -109,6 +111,17 @@ def named(value, prefix=""):
             yield from named(v, prefix + key + ".")
 
 
+def every_kind():
+    g = torch.Generator().manual_seed(1)
+    state = OrderedDict()
+    for dtype in (torch.float64, torch.int64, torch.float32, torch.int32, torch.float16, torch.bfloat16, torch.int16, torch.int8,
+                  torch.uint8, torch.bool):
+        for shape in ((), (1,), (3,), (0,), (2, 0, 5), (7, 9), (1, 255, 1), (256,), (2, 1, 2, 1, 2, 1, 2, 1)):
+            value = torch.randint(0, 2 if dtype == torch.bool else 100, shape, generator=g)
+            state["%s.%s" % (dtype, "x".join(map(str, shape)))] = value.to(dtype)
+    return state
+
+
 def checkpoints():
     torch.manual_seed(5)
     model = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.LayerNorm(7), torch.nn.Linear(7, 2))
@@ -127,19 +140,17 @@ def checkpoints():
     tagged, parameter = torch.arange(6.0), torch.nn.Parameter(torch.arange(3.0))
     tagged.note, parameter.note = "x", "y"
     yield "with attributes", {"tensor": tagged, "parameter": parameter, "buffer": torch.nn.Buffer(torch.ones(3)), "view": tagged[2:4]}
+    base = torch.arange(60.0).reshape(3, 4, 5)
+    yield "every dtype and shape", every_kind()
+    yield "views", {"t": base.transpose(0, 2), "slice": base[1:, ::2, 3], "flat": base[2], "scalar": base[1, 2, 3],
+                    "expanded": torch.ones(1).expand(7), "empty": base[3:], "flipped": base.flip(0), "half": base.half()[1:, :, 1:]}
     yield "deep", {"a": {"b": {"c": {"d": {"e": OrderedDict(f=torch.arange(4))}}}}}
     yield "shared", {"student": state, "teacher": state, "ema": {k: v.clone() for k, v in state.items()}}
 
 
 with tempfile.TemporaryDirectory() as folder:
     st, pth, again = (os.path.join(folder, n) for n in ("in.safetensors", "a.pth", "other name"))
-    g = torch.Generator().manual_seed(1)
-    state = OrderedDict()
-    for dtype in (torch.float64, torch.int64, torch.float32, torch.int32, torch.float16, torch.bfloat16, torch.int16, torch.int8,
-                  torch.uint8, torch.bool):
-        for shape in ((), (1,), (3,), (0,), (2, 0, 5), (7, 9), (1, 255, 1), (256,), (2, 1, 2, 1, 2, 1, 2, 1)):
-            t = torch.randint(0, 2 if dtype == torch.bool else 100, shape, generator=g)
-            state["%s.%s" % (dtype, "x".join(map(str, shape)))] = t.to(dtype)
+    state = every_kind()
     state["name with \u00fc, \u6f22 and \U0001f600"] = torch.arange(70000, dtype=torch.int32)  # sizes over 16 bits
     state = OrderedDict((k, state[k]) for k in state)
     save_file(dict(state), st)
@@ -173,12 +184,28 @@ with tempfile.TemporaryDirectory() as folder:
         print("ok model,", what)
 
     for what, checkpoint in checkpoints():
-        torch.save(checkpoint, again)
-        run(REPACK, again, pth)
         wanted = OrderedDict(named(checkpoint))
         assert wanted
-        expect(torch.load(pth, weights_only=True), wanted, what)
+        for zipped in (True, False):
+            torch.save(checkpoint, again, _use_new_zipfile_serialization=zipped)
+            run(REPACK, again, pth)
+            expect(torch.load(pth, weights_only=True), wanted, what)
         print("ok %s: %d names" % (what, len(wanted)))
+
+    # Storages that are views of others, which only PyTorch before 0.4 wrote.
+    def view(key, first, count):
+        return storage_id("7", 10, more=t(s(key), i(first), i(count)))
+
+    with open(again, "wb") as f:
+        f.write(legacy_of(pkl=dict_op(s("a"), tensor_op(storage=view("8", 2, 6), offset=1, shape=(2, 2), stride=(2, 1)),
+                                      s("b"), tensor_op(storage=view("9", 7, 3), shape=(3,)),
+                                      s("c"), tensor_op(storage=storage_id("7", 10, more=b"N"), shape=(10,))),
+                          data={"7": (10, torch.arange(10.0).numpy().tobytes())}))
+    wanted = OrderedDict(torch.load(again, weights_only=True))
+    assert wanted["a"].flatten().tolist() == [3, 4, 5, 6] and wanted["b"].tolist() == [7, 8, 9]
+    run(REPACK, again, pth)
+    expect(torch.load(pth, weights_only=True), OrderedDict((k, v.contiguous()) for k, v in wanted.items()), "views of storages")
+    print("ok views of storages")
 
     for checkpoint in sharded():
         torch.save(checkpoint, again)

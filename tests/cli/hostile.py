@@ -351,8 +351,9 @@ def record_cases():
 
 
 def foreign_cases():
-    legacy = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e") + b"\x80\x02M\xe9\x03."
-    yield "legacy torch", legacy, "SRC-LEGACY"
+    yield "bare pickle of a long number", b"\x80\x02\x8a\x0a" + b"\1" * 10 + b".", "SRC-PICKLE"
+    yield "legacy magic cut", LEGACY_MAGIC[:14], "SRC-PICKLE"
+    yield "legacy magic, one bit off", LEGACY_MAGIC[:8] + b"\xf8" + LEGACY_MAGIC[9:] + b"\x80\x02M\xe9\x03.", "SRC-PICKLE"
     yield "bare pickle", pickle.dumps({"a": 1}, 2), "SRC-PICKLE"
     yield "bare pickle that would run", b"\x80\x02cos\nsystem\nX\x04\0\0\0true\x85R.", "SRC-PICKLE"
     yield "tar", b"storages" + b"\0" * 249 + b"ustar\x0000" + b"\0" * 248, "SRC-TAR"
@@ -370,6 +371,79 @@ def foreign_cases():
     yield "empty", b"", "SRC-EMPTY"
     yield "text", b"hello, these are no weights at all", "SRC-UNKNOWN"
     yield "random", bytes(random.Random(1).randrange(256) for _ in range(4096)), "SRC-UNKNOWN"
+
+
+def legacy_cases():
+    def id_of(key="0", numel=4, more=b"N", **rest):
+        return storage_id(key, numel, more=more, **rest)
+
+    def one(**how):
+        return dict_op(s("a"), tensor_op(storage=id_of(**how)))
+
+    def bad(pkl=None, **how):
+        return legacy_of(pkl=pkl or one(), **how)
+
+    def view(*parts):
+        return one(more=t(*parts))
+
+    good = bad()
+    object_at = good.index(one())
+    yield "legacy magic alone", LEGACY_MAGIC, "PKL-PROTO"
+    for cut in range(len(LEGACY_MAGIC) + 1, len(good), 11):
+        yield "legacy cut at %d" % cut, good[:cut], ("PKL-PROTO", "PKL-TRUNCATED", "PKL-GLOBAL", "PKL-STACK", "PTH-END")
+    yield "legacy cut by one", good[:-1], "PTH-END"
+    yield "legacy with a byte behind", good + b"\0", "PTH-END"
+    yield "legacy twice", good + good, "PTH-END"
+    yield "legacy with a zip behind", good + pth_of(pkl=dict_op(s("a"), tensor_op())), "PTH-END"
+    yield "legacy in a zip", zip_of([Entry("data.pkl", good), Entry("version", b"3\n")]), "PKL-LONG"
+    for version in (1000, 1002, -1001, 2 ** 40, "1001", [1001], None):
+        yield "legacy version %r" % (version,), bad(version=version), "PTH-HEADER"
+    yield "legacy version of 1 MiB", bad(version=b"\x80\x02" + s("x" * (1 << 20)) + b"."), "PKL-TRUNCATED"
+    yield "legacy machine a list", bad(machine=[]), "PTH-HEADER"
+    yield "legacy machine empty", bad(machine={}), "PTH-HEADER"
+    yield "legacy machine with 1 for true", bad(machine=dict(LEGACY_MACHINE, little_endian=1)), "PTH-HEADER"
+    yield "legacy machine big-endian", bad(machine=dict(LEGACY_MACHINE, little_endian=False)), "PTH-BYTEORDER"
+    yield "legacy machine of 600 bytes", bad(machine=dict(LEGACY_MACHINE, more="x" * 600)), "PKL-TRUNCATED"
+    yield "legacy machine that would run", bad(machine=b"\x80\x02cos\nsystem\nX\4\0\0\0true\x85R."), "PKL-GLOBAL"
+    yield "legacy object that would run", bad(pkl=b"\x80\x02cos\nsystem\nX\4\0\0\0true\x85R."), "PKL-GLOBAL"
+    yield "legacy keys that would run", bad(keys=b"\x80\x02cos\nsystem\nX\4\0\0\0true\x85R."), "PKL-GLOBAL"
+    yield "legacy module", bad(pkl=one(tag="module")), "PKL-STORAGE"
+    yield "legacy storage of five parts", bad(pkl=dict_op(s("a"), tensor_op())), "PKL-STORAGE"
+    yield "legacy storage of seven parts", bad(pkl=one(more=b"NN")), "PKL-STORAGE"
+    yield "legacy view a string", bad(pkl=one(more=s("x"))), "PKL-STORAGE"
+    yield "legacy view of two", bad(pkl=view(s("1"), i(0))), "PKL-STORAGE"
+    yield "legacy view key an int", bad(pkl=view(i(1), i(0), i(4))), "PKL-STORAGE"
+    yield "legacy view beyond", bad(pkl=view(s("1"), i(1), i(4))), "PKL-STORAGE"
+    yield "legacy view offset beyond", bad(pkl=view(s("1"), i(5), i(0))), "PKL-STORAGE"
+    yield "legacy view negative", bad(pkl=view(s("1"), i(-1), i(4))), "PKL-STORAGE"
+    yield "legacy view of -1", bad(pkl=view(s("1"), i(0), i(-1))), "PKL-STORAGE"
+    yield "legacy view that wraps", bad(pkl=view(s("1"), i(1), i(2 ** 63 - 1))), "PKL-STORAGE"
+    yield "legacy tensor beyond its view", bad(pkl=view(s("1"), i(0), i(3))), "PKL-TENSOR"
+    yield "legacy tensor beyond storage", bad(pkl=dict_op(s("a"), tensor_op(storage=id_of(), shape=(5,)))), "PKL-TENSOR"
+    yield "legacy keys a dict", bad(keys={"0": 1}), "PTH-KEYS"
+    yield "legacy keys a tuple", bad(keys=("0",)), "PTH-KEYS"
+    yield "legacy keys missing", bad(keys=[]), "PTH-KEYS"
+    yield "legacy keys one more", bad(keys=["0", "1"]), "PTH-KEYS"
+    yield "legacy keys another", bad(keys=["1"]), "PTH-KEYS"
+    yield "legacy keys an int", bad(keys=[0]), "PTH-KEYS"
+    yield "legacy keys a longer one", bad(keys=["0" * 30]), "PTH-KEYS"
+    yield "legacy keys empty", bad(keys=[""]), "PTH-KEYS"
+    two = dict_op(s("a"), tensor_op(storage=id_of()), s("b"), tensor_op(storage=id_of("1")))
+    data = {"0": (4, KIB), "1": (4, KIB)}
+    yield "legacy keys one twice", bad(pkl=two, data=data, keys=["0", "0"]), "PTH-KEYS"
+    yield "legacy storage of two types", bad(pkl=dict_op(s("a"), tensor_op(storage=id_of()), s("b"), tensor_op(storage=id_of(cls="IntStorage")))), "PTH-STORAGE"
+    for count in (0, 3, 5, 16, 2 ** 62 + 4, 2 ** 64 - 1):
+        yield "legacy storage that says %d" % count, bad(counts={"0": count}), "PTH-STORAGE"
+    yield "legacy storage larger than the file", bad(pkl=one(numel=2 ** 40), counts={"0": 2 ** 40}), "PTH-END"
+    yield "legacy storage whose size wraps", bad(pkl=one(numel=2 ** 62 + 4), counts={"0": 2 ** 62 + 4}), "PTH-END"
+    yield "legacy tensor of 2^40 from one element", bad(
+        pkl=dict_op(s("a"), tensor_op(storage=id_of(numel=1), shape=(2 ** 40,), stride=(0,))), data={"0": (1, b"\0" * 4)}), "PTH-LARGE"
+    yield "legacy of no tensors", bad(pkl=dict_op(), data={}), "PTH-LAYOUT"
+    yield "legacy with pickle of a list", bad(pkl=HEAD + b"].", data={}), "PTH-LAYOUT"
+    deep = HEAD + b"]" * 66 + b"a" * 65 + b"."
+    yield "legacy object 66 deep", good[:object_at] + deep + good[object_at:], "PKL-DEPTH"
+    yield "legacy object of many opcodes", good[:object_at] + HEAD + b"N" * (1 << 20), "PKL-LARGE"
+    yield "legacy of other names", good, "NAMES-UNKNOWN"
 
 
 def safetensors_cases():
@@ -472,12 +546,12 @@ def model_cases():
 
 def as_file(raw):
     """Cases that give a bare pickle mean a .pth around it."""
-    return pth_of(pkl=raw) if raw[:2] == HEAD and not raw.startswith(bytes.fromhex("80028a0a")) else raw
+    return pth_of(pkl=raw) if raw[:2] == HEAD and not raw.startswith(LEGACY_MAGIC[:4]) else raw
 
 
 def cases():
     for group in (opcode_cases, global_cases, call_cases, machine_cases, storage_cases, tensor_cases, layout_cases, zip_cases,
-                  record_cases, safetensors_cases, model_cases):
+                  record_cases, legacy_cases, safetensors_cases, model_cases):
         for name, raw, codes in group():
             yield name, as_file(raw), (codes,) if isinstance(codes, str) else codes
     for name, raw, codes in foreign_cases():
