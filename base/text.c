@@ -114,6 +114,17 @@ static size_t code_point(const unsigned char *p, size_t left, uint32_t *out)
     return value < least || value > 0x10ffff || (value >= 0xd800 && value <= 0xdfff) ? 0 : length;
 }
 
+bool dinov_text_utf8(const char *bytes, size_t size)
+{
+    for (size_t i = 0; i < size;) {
+        uint32_t c;
+        size_t   length = code_point((const unsigned char *)bytes + i, size - i, &c);
+        if (length == 0) return false;
+        i += length;
+    }
+    return true;
+}
+
 bool dinov_text_printable(const char *bytes, size_t size)
 {
     for (size_t i = 0; i < size;) {

@@ -33,7 +33,9 @@ void dinov_text_escaped(dinov_text *text, const char *bytes, size_t size);
 /* Leaves an empty text; also after a failure. */
 void dinov_text_clear(dinov_text *text);
 
-/* Well-formed UTF-8 without control, line-separating or direction-changing characters. */
+/* Well-formed UTF-8. */
+bool dinov_text_utf8(const char *bytes, size_t size);
+/* The same without control, line-separating or direction-changing characters. */
 bool dinov_text_printable(const char *bytes, size_t size);
 
 #endif

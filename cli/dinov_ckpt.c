@@ -360,7 +360,7 @@ static dinov_status verify_source(const dinov_reader *s, dinov_error *err)
         return dinov_fail(err, DINOV_ERR_CORRUPT, "CKPT-REWRITTEN",
                           "%s: was a dinov checkpoint and was written again by another tool, or its first bytes are damaged",
                           s->where);
-    if (s->layout != DINOV_LAYOUT_PTH || s->pth.zip.no_crc || with_id || with_run)
+    if (s->layout != DINOV_LAYOUT_PTH || s->torch.no_crc || with_id || with_run)
         return dinov_fail(err, DINOV_ERR_UNSUPPORTED, "CKPT-NO-CHECKSUM",
                           "%s: a %s file carries no %s; convert it: dinov-convert IN -o OUT", s->where,
                           dinov_layout_name(s->layout), with_id || with_run ? "content id and no golden vectors" : "checksums");

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * dinov-convert: weights of any layout we read, in; a dinov checkpoint or plain safetensors, out.
+ * dinov-convert: weights of any layout we read, in; a dinov checkpoint, plain safetensors or a PyTorch file, out.
  * Reads, recognises, proves the result right, writes, and reads back what it wrote.
  */
 #include "base/dtype.h"
@@ -9,6 +9,7 @@
 #include "convert/import.h"
 #include "convert/onnx/prove.h"
 #include "convert/onnx/write.h"
+#include "convert/pth_write.h"
 #include "convert/safetensors.h"
 #include "dinov/infer.h"
 #include "format/training.h"
@@ -27,8 +28,8 @@ static dinov_tool_onnx onnx;
 static const dinov_opt options[] = {
     {'o', "output", DINOV_OPT_TEXT, &output, "OUT", "the file to write", .common = true},
     {'f', "force", DINOV_OPT_FLAG, &force, NULL, "replace an existing file", .common = true},
-    {0, "to", DINOV_OPT_TEXT, &to, "LAYOUT", "dinov, safetensors or onnx (default: onnx when OUT ends in .onnx, otherwise dinov)",
-     .common = true},
+    {0, "to", DINOV_OPT_TEXT, &to, "LAYOUT",
+     "dinov, safetensors, pth or onnx (default: onnx when OUT ends in .onnx, otherwise dinov)", .common = true},
     {0, "interp", DINOV_OPT_TEXT, &interp_text, "RULE",
      "position interpolation: OFFSET[,antialias] (default: with registers 0,antialias, else 0.1)", .common = true},
     {0, "heads", DINOV_OPT_INT, &heads, "N", "attention heads (default 0: width / 64)", 0, 4096, true},
@@ -168,6 +169,13 @@ static dinov_status write_safetensors(const dinov_import *in, const char *conten
     return dinov_safetensors_write(output, weights->tensors, weights->count, force, err);
 }
 
+static dinov_status write_pth(const dinov_import *in, const char *content_id, dinov_error *err)
+{
+    const dinov_weights *weights = dinov_import_weights(in);
+    (void)content_id;
+    return dinov_pth_write(output, weights->tensors, weights->count, force, err);
+}
+
 static dinov_onnx_options graph;
 
 static dinov_status write_onnx(const dinov_import *in, const char *content_id, dinov_error *err)
@@ -187,7 +195,7 @@ static dinov_status write_onnx(const dinov_import *in, const char *content_id, d
 static const struct layout {
     const char *name;
     writer     *write;
-} layouts[] = {{"dinov", write_dinov}, {"safetensors", write_safetensors}, {"onnx", write_onnx}};
+} layouts[] = {{"dinov", write_dinov}, {"safetensors", write_safetensors}, {"pth", write_pth}, {"onnx", write_onnx}};
 
 static const struct layout *find_layout(const char *name)
 {
@@ -253,7 +261,7 @@ static int run(const dinov_tool *tool, int argc, char **argv)
     if (argc != 1) return dinov_tool_usage(tool, "expected one input file, found %d", argc);
     if (!output && !dry_run) return dinov_tool_usage(tool, "expected -o OUT");
     const struct layout *layout = find_layout(to);
-    if (!layout) return dinov_tool_usage(tool, "--to: expected dinov, safetensors or onnx, found \"%s\"", to);
+    if (!layout) return dinov_tool_usage(tool, "--to: expected dinov, safetensors, pth or onnx, found \"%s\"", to);
     if (layout->write != write_onnx && dinov_tool_onnx_given(&onnx))
         return dinov_tool_usage(tool, "options that shape an ONNX graph go with --to onnx, found --to %s", layout->name);
     if (interp_text) {
@@ -277,10 +285,10 @@ static int run(const dinov_tool *tool, int argc, char **argv)
     }
     if (dinov_import_open(&in, input, &how, &err) != DINOV_OK) return dinov_tool_fail(tool, &err);
     const dinov_reader *source = dinov_import_source(in);
-    if (!quiet && source->pth.copied)
+    if (!quiet && source->torch.copied)
         dinov_tool_note(tool, "%s: %zu tensors were strided or transposed and are written in row-major order", source->where,
-                        source->pth.copied);
-    if (!quiet && source->pth.zip.no_crc)
+                        source->torch.copied);
+    if (!quiet && source->torch.no_crc)
         dinov_tool_note(tool, "%s: was saved with CRCs switched off, so damage in it cannot be seen", source->where);
     dinov_status status = DINOV_OK;
     if (layout->write == write_onnx) {

@@ -83,7 +83,7 @@ static dinov_status take_foreign(dinov_import *in, const dinov_import_options *o
                                         .licence       = "",
                                         .origin        = ""};
     if (*s->facts.transforms) DINOV_TRY(add_transform(in, s->facts.transforms, err));
-    if (s->layout == DINOV_LAYOUT_PTH && s->pth.copied) DINOV_TRY(add_transform(in, "row-major", err));
+    if (s->torch.copied) DINOV_TRY(add_transform(in, "row-major", err));
     if (o->digest) {
         dinov_sha256 sha;
         DINOV_TRY(dinov_sha256_init(&sha, err));

@@ -21,10 +21,13 @@ enum {
 
 enum global {
     ORDERED_DICT,
+    COUNTER,
     REBUILD_TENSOR,
     REBUILD_TENSOR_V2,
     REBUILD_PARAMETER,
     REBUILD_PARAMETER_WITH_STATE,
+    REBUILD_FROM_TYPE,
+    TENSOR,
     SIZE,
     DEVICE,
     STORAGE,
@@ -36,10 +39,13 @@ static const struct global_name {
     dinov_dtype dtype;
 } globals[] = {
     {"collections", "OrderedDict", ORDERED_DICT, 0},
+    {"collections", "Counter", COUNTER, 0},
     {"torch._utils", "_rebuild_tensor", REBUILD_TENSOR, 0},
     {"torch._utils", "_rebuild_tensor_v2", REBUILD_TENSOR_V2, 0},
     {"torch._utils", "_rebuild_parameter", REBUILD_PARAMETER, 0},
     {"torch._utils", "_rebuild_parameter_with_state", REBUILD_PARAMETER_WITH_STATE, 0},
+    {"torch._tensor", "_rebuild_from_type_v2", REBUILD_FROM_TYPE, 0},
+    {"torch", "Tensor", TENSOR, 0},
     {"torch", "Size", SIZE, 0},
     {"torch", "device", DEVICE, 0},
     {"torch", "FloatStorage", STORAGE, DINOV_F32},
@@ -62,13 +68,15 @@ static const char *const inert_dtypes[] = {"float32", "float16", "bfloat16", "fl
 /* ---- The machine ---- */
 
 struct machine {
-    dinov_pickle *out;
-    const char   *where;
-    dinov_error  *err;
-    dinov_cursor  c;
-    uint32_t     *stack, stack_count, stack_room;
-    uint32_t     *memo, memo_count, memo_room;
-    uint32_t      marks[MAX_MARKS], mark_count;
+    dinov_pickle     *out;
+    const char       *where;
+    dinov_error      *err;
+    dinov_cursor      c;
+    dinov_pickle_form form;
+    bool              cut; /* the cursor ends before the file does */
+    uint32_t         *stack, stack_count, stack_room;
+    uint32_t         *memo, memo_count, memo_room;
+    uint32_t          marks[MAX_MARKS], mark_count;
 };
 
 static dinov_status refuse(struct machine *m, const char *code, const char *what)
@@ -171,8 +179,8 @@ static dinov_status push_string(struct machine *m)
     uint32_t       size = dinov_cursor_le32(&m->c);
     const uint8_t *p    = dinov_cursor_take(&m->c, size);
     if (!p) return DINOV_OK;
-    if (!dinov_text_printable((const char *)p, size))
-        return refuse(m, "PKL-UTF8", "expected a string of printable UTF-8, found other bytes");
+    /* Settings beside the weights may have line ends; names of tensors are held to more later. */
+    if (!dinov_text_utf8((const char *)p, size)) return refuse(m, "PKL-UTF8", "expected a string of UTF-8, found other bytes");
     return push_new(m, (dinov_node){.kind = DINOV_NODE_STRING, .text = (const char *)p, .size = size});
 }
 
@@ -206,7 +214,16 @@ static dinov_status push_global(struct machine *m)
         if (text_is(module, module_size, "torch") && text_is(name, name_size, inert_dtypes[i]))
             return push_new(m, (dinov_node){.kind = DINOV_NODE_INERT});
 
-    char module_text[DINOV_ESCAPED], name_text[DINOV_ESCAPED];
+    char              module_text[DINOV_ESCAPED], name_text[DINOV_ESCAPED];
+    static const char distributed[] = "torch.distributed.";
+    bool              sharded = module_size >= sizeof distributed - 1 && memcmp(module, distributed, sizeof distributed - 1) == 0;
+    if (sharded || (text_is(module, module_size, "torch._utils") && text_is(name, name_size, "_rebuild_wrapper_subclass")))
+        return dinov_fail(
+            m->err, DINOV_ERR_FORMAT, "PKL-SHARD",
+            "%s: pickle, byte %llu: it names %s.%s: this is one rank's part of a training checkpoint (FSDP), which is no "
+            "whole model. Give the teacher that the official code saves beside it: eval/*/teacher_checkpoint.pth",
+            m->where, (unsigned long long)m->c.pos, dinov_escape(module_text, sizeof module_text, module, module_size),
+            dinov_escape(name_text, sizeof name_text, name, name_size));
     return dinov_fail(m->err, DINOV_ERR_FORMAT, "PKL-GLOBAL",
                       "%s: pickle, byte %llu: it names %s.%s, which a plain state dict never needs; nothing is executed. "
                       "Save the state dict alone: torch.save(model.state_dict(), ...)",
@@ -221,27 +238,43 @@ static bool is_global(const dinov_node *n, enum global what)
     return n->kind == DINOV_NODE_GLOBAL && globals[n->integer].what == what;
 }
 
+/* A view of a storage as PyTorch made it before 0.4: None, or (key, first element, elements). */
+static bool take_view(struct machine *m, const dinov_node *view, dinov_pickle_storage *s)
+{
+    if (view->kind == DINOV_NODE_NONE) return true;
+    if (view->kind != DINOV_NODE_TUPLE || view->count != 3) return false;
+    const dinov_node *first = node_at(m, view->items[1]), *numel = node_at(m, view->items[2]);
+    if (node_at(m, view->items[0])->kind != DINOV_NODE_STRING || first->kind != DINOV_NODE_INT || numel->kind != DINOV_NODE_INT ||
+        first->integer < 0 || first->integer > s->numel || numel->integer < 0 || numel->integer > s->numel - first->integer)
+        return false;
+    s->begin = first->integer;
+    s->end   = first->integer + numel->integer;
+    return true;
+}
+
 static dinov_status persistent_storage(struct machine *m)
 {
-    uint32_t id = 0;
+    static const char shape[] = "expected a storage as ('storage', type, key, location, count), found something else";
+    uint32_t          id = 0, parts = m->form == DINOV_PICKLE_LEGACY ? 6 : 5;
     DINOV_TRY(pop(m, &id));
     const dinov_node *tuple = node_at(m, id);
-    if (tuple->kind != DINOV_NODE_TUPLE || tuple->count != 5)
-        return refuse(m, "PKL-STORAGE", "expected a storage as ('storage', type, key, location, count), found something else");
+    if (tuple->kind != DINOV_NODE_TUPLE || tuple->count != parts) return refuse(m, "PKL-STORAGE", shape);
     const dinov_node *tag = node_at(m, tuple->items[0]), *type = node_at(m, tuple->items[1]);
     const dinov_node *key = node_at(m, tuple->items[2]), *location = node_at(m, tuple->items[3]);
     const dinov_node *numel = node_at(m, tuple->items[4]);
     if (tag->kind != DINOV_NODE_STRING || !text_is(tag->text, tag->size, "storage") || !is_global(type, STORAGE) ||
         key->kind != DINOV_NODE_STRING || location->kind != DINOV_NODE_STRING || numel->kind != DINOV_NODE_INT ||
         numel->integer < 0)
-        return refuse(m, "PKL-STORAGE", "expected a storage as ('storage', type, key, location, count), found other types");
+        return refuse(m, "PKL-STORAGE", shape);
 
     dinov_pickle        *p       = m->out;
-    dinov_pickle_storage storage = {.dtype = globals[type->integer].dtype, .numel = numel->integer};
+    dinov_pickle_storage storage = {.dtype = globals[type->integer].dtype, .numel = numel->integer, .end = numel->integer};
     bool                 digits  = key->size > 0 && key->size < sizeof storage.key && (key->text[0] != '0' || key->size == 1);
     for (uint32_t i = 0; digits && i < key->size; i++) digits = key->text[i] >= '0' && key->text[i] <= '9';
     if (!digits) return refuse(m, "PKL-STORAGE", "expected a storage key of at most 19 digits, found something else");
     memcpy(storage.key, key->text, key->size);
+    if (parts == 6 && !take_view(m, node_at(m, tuple->items[5]), &storage))
+        return refuse(m, "PKL-STORAGE", "expected a view inside its storage, found another");
     if (!grow(&p->storages, p->storage_count, &p->storage_room, sizeof *p->storages)) return no_memory(m);
     p->storages[p->storage_count] = storage;
     return push_new(m, (dinov_node){.kind = DINOV_NODE_STORAGE, .integer = p->storage_count++});
@@ -274,7 +307,8 @@ static bool inside_storage(const dinov_pickle_tensor *t, const dinov_pickle_stor
         if (!dinov_ck_mul(elements, (uint64_t)t->dim[i], &elements) || elements > INT64_MAX / 8) return false;
         if (!dinov_ck_mul((uint64_t)t->dim[i] - 1, (uint64_t)t->stride[i], &step) || !dinov_ck_add(last, step, &last)) return false;
     }
-    return empty ? (uint64_t)t->offset <= (uint64_t)s->numel : last < (uint64_t)s->numel;
+    uint64_t numel = (uint64_t)(s->end - s->begin);
+    return empty ? (uint64_t)t->offset <= numel : last < numel;
 }
 
 static dinov_status rebuild_tensor(struct machine *m, const dinov_node *args, enum global what)
@@ -305,9 +339,51 @@ static dinov_status rebuild_tensor(struct machine *m, const dinov_node *args, en
     t.offset  = offset->integer;
     if (!inside_storage(&t, &p->storages[t.storage]))
         return refuse(m, "PKL-TENSOR", "a tensor's shape and strides reach beyond its storage");
+    t.offset += p->storages[t.storage].begin;
     if (!grow(&p->tensors, p->tensor_count, &p->tensor_room, sizeof *p->tensors)) return no_memory(m);
     p->tensors[p->tensor_count] = t;
     return push_new(m, (dinov_node){.kind = DINOV_NODE_TENSOR, .integer = p->tensor_count++});
+}
+
+static dinov_status call(struct machine *m, enum global what, const dinov_node *args)
+{
+    switch (what) {
+    case ORDERED_DICT:
+        if (args->count != 0) break;
+        return push_new(m, (dinov_node){.kind = DINOV_NODE_DICT, .ordered = 1});
+    case COUNTER: /* a scheduler's milestones */
+        if (args->count != 1 || node_at(m, args->items[0])->kind != DINOV_NODE_DICT) break;
+        return push(m, args->items[0]);
+    case REBUILD_TENSOR:
+    case REBUILD_TENSOR_V2:
+        return rebuild_tensor(m, args, what);
+    case REBUILD_PARAMETER:
+    case REBUILD_PARAMETER_WITH_STATE:
+        /* A parameter is its tensor; flag, hooks and state say nothing about values. */
+        if (args->count != (what == REBUILD_PARAMETER ? 3u : 4u)) break;
+        if (node_at(m, args->items[0])->kind != DINOV_NODE_TENSOR) break;
+        return push(m, args->items[0]);
+    case REBUILD_FROM_TYPE: {
+        /* (function, type, its parts, state): a tensor with attributes, which say nothing about values. */
+        if (args->count != 4) break;
+        const dinov_node *f = node_at(m, args->items[0]), *parts = node_at(m, args->items[2]);
+        if (!is_global(node_at(m, args->items[1]), TENSOR) || parts->kind != DINOV_NODE_TUPLE) break;
+        if (!is_global(f, REBUILD_TENSOR) && !is_global(f, REBUILD_TENSOR_V2)) break;
+        return rebuild_tensor(m, parts, globals[f->integer].what);
+    }
+    case SIZE:
+        if (args->count != 1) break;
+        if (node_at(m, args->items[0])->kind != DINOV_NODE_TUPLE) break;
+        return push(m, args->items[0]);
+    case DEVICE:
+        if (args->count < 1 || args->count > 2 || node_at(m, args->items[0])->kind != DINOV_NODE_STRING) break;
+        if (args->count == 2 && node_at(m, args->items[1])->kind != DINOV_NODE_INT) break;
+        return push_new(m, (dinov_node){.kind = DINOV_NODE_INERT});
+    case TENSOR:
+    case STORAGE:
+        break;
+    }
+    return refuse(m, "PKL-CALL", "a known name is called with parts it never has");
 }
 
 static dinov_status reduce(struct machine *m)
@@ -318,33 +394,7 @@ static dinov_status reduce(struct machine *m)
     const dinov_node *f = node_at(m, function), *args = node_at(m, args_index);
     if (f->kind != DINOV_NODE_GLOBAL || args->kind != DINOV_NODE_TUPLE)
         return refuse(m, "PKL-CALL", "expected one of the known names with a tuple, found something else");
-
-    enum global what = globals[f->integer].what;
-    switch (what) {
-    case ORDERED_DICT:
-        if (args->count != 0) break;
-        return push_new(m, (dinov_node){.kind = DINOV_NODE_DICT, .ordered = 1});
-    case REBUILD_TENSOR:
-    case REBUILD_TENSOR_V2:
-        return rebuild_tensor(m, args, what);
-    case REBUILD_PARAMETER:
-    case REBUILD_PARAMETER_WITH_STATE:
-        /* A parameter is its tensor; flag, hooks and state say nothing about values. */
-        if (args->count != (what == REBUILD_PARAMETER ? 3u : 4u)) break;
-        if (node_at(m, args->items[0])->kind != DINOV_NODE_TENSOR) break;
-        return push(m, args->items[0]);
-    case SIZE:
-        if (args->count != 1) break;
-        if (node_at(m, args->items[0])->kind != DINOV_NODE_TUPLE) break;
-        return push(m, args->items[0]);
-    case DEVICE:
-        if (args->count < 1 || args->count > 2 || node_at(m, args->items[0])->kind != DINOV_NODE_STRING) break;
-        if (args->count == 2 && node_at(m, args->items[1])->kind != DINOV_NODE_INT) break;
-        return push_new(m, (dinov_node){.kind = DINOV_NODE_INERT});
-    case STORAGE:
-        break;
-    }
-    return refuse(m, "PKL-CALL", "a known name is called with parts it never has");
+    return call(m, globals[f->integer].what, args);
 }
 
 /* torch attaches {'_metadata': ...} to a state dict, which is an OrderedDict. It is dropped. */
@@ -588,8 +638,6 @@ static dinov_status run(struct machine *m)
         uint8_t op = dinov_cursor_u8(&m->c);
         if (m->c.failed) break;
         if (op == '.') {
-            if (dinov_cursor_left(&m->c) != 0)
-                return refuse(m, "PKL-TRAILING", "expected the pickle to end with STOP, found more bytes");
             if (m->mark_count != 0 || m->stack_count != 1)
                 return refuse(m, "PKL-STACK", "expected one object at the end, found another number");
             m->out->root = m->stack[0];
@@ -601,6 +649,9 @@ static dinov_status run(struct machine *m)
         DINOV_TRY(step(m, op));
         if (m->c.failed) break;
     }
+    if (m->cut)
+        return dinov_fail(m->err, DINOV_ERR_LIMIT, "PKL-LARGE", "%s: pickle: expected at most %d bytes, found more", m->where,
+                          DINOV_PICKLE_MAX);
     return refuse(m, "PKL-TRUNCATED", "expected more bytes, found the end");
 }
 
@@ -674,19 +725,32 @@ static dinov_status check_tree(struct machine *m)
     return DINOV_OK;
 }
 
-dinov_status dinov_pickle_read(dinov_pickle *pickle, const void *data, size_t size, const char *where, dinov_error *err)
+dinov_status dinov_pickle_next(dinov_pickle *pickle, dinov_cursor *c, dinov_pickle_form form, const char *where, dinov_error *err)
 {
-    struct machine m = {.out = pickle, .where = where, .err = err, .c = dinov_cursor_make(data, size)};
+    struct machine m = {.out = pickle, .where = where, .err = err, .c = *c, .form = form};
 
     *pickle = (dinov_pickle){0};
-    if (size > DINOV_PICKLE_MAX)
-        return dinov_fail(err, DINOV_ERR_LIMIT, "PKL-LARGE", "%s: pickle: expected at most %d bytes, found %zu", where,
-                          DINOV_PICKLE_MAX, size);
+    if (dinov_cursor_left(c) > DINOV_PICKLE_MAX) {
+        m.c.size = c->pos + DINOV_PICKLE_MAX;
+        m.cut    = true;
+    }
     dinov_status status = run(&m);
     if (status == DINOV_OK) status = check_tree(&m);
+    if (status == DINOV_OK) dinov_cursor_seek(c, m.c.pos);
     dinov_free(m.stack);
     dinov_free(m.memo);
     return status;
+}
+
+dinov_status dinov_pickle_read(dinov_pickle *pickle, const void *data, size_t size, const char *where, dinov_error *err)
+{
+    dinov_cursor c = dinov_cursor_make(data, size);
+    DINOV_TRY(dinov_pickle_next(pickle, &c, DINOV_PICKLE_ZIP, where, err));
+    if (dinov_cursor_left(&c) != 0)
+        return dinov_fail(err, DINOV_ERR_FORMAT, "PKL-TRAILING",
+                          "%s: pickle, byte %llu: expected the pickle to end with STOP, found more bytes", where,
+                          (unsigned long long)c.pos);
+    return DINOV_OK;
 }
 
 void dinov_pickle_clear(dinov_pickle *pickle)

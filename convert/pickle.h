@@ -7,6 +7,7 @@
 #ifndef DINOV_CONVERT_PICKLE_H
 #define DINOV_CONVERT_PICKLE_H
 
+#include "base/bytes.h"
 #include "base/fail.h"
 #include "dinov/base.h"
 
@@ -46,6 +47,7 @@ typedef struct dinov_pickle_storage {
     char        key[20]; /* decimal digits */
     dinov_dtype dtype;
     int64_t     numel;
+    int64_t     begin, end; /* elements that tensors over it may have: all, but in views that PyTorch made before 0.4 */
 } dinov_pickle_storage;
 
 /* Shape and strides fit each other and the storage: offset and every reachable element lie inside it. */
@@ -64,11 +66,17 @@ typedef struct dinov_pickle {
     uint32_t              root;
 } dinov_pickle;
 
+/* How storages are described: torch.save writes 5 parts in a zip container, and wrote 6 before that. */
+typedef enum dinov_pickle_form { DINOV_PICKLE_ZIP, DINOV_PICKLE_LEGACY } dinov_pickle_form;
+
 /* Strings are views into `data`. `where` is the file, for messages.
- * ERR_FORMAT: PKL-PROTO, PKL-OPCODE, PKL-GLOBAL, PKL-CALL, PKL-STACK, PKL-TYPE, PKL-TRUNCATED, PKL-TRAILING,
+ * ERR_FORMAT: PKL-PROTO, PKL-OPCODE, PKL-GLOBAL, PKL-SHARD, PKL-CALL, PKL-STACK, PKL-TYPE, PKL-TRUNCATED, PKL-TRAILING,
  * PKL-MEMO, PKL-LONG, PKL-UTF8, PKL-CYCLE, PKL-KEY, PKL-DUPLICATE, PKL-STORAGE, PKL-TENSOR.
  * ERR_LIMIT: PKL-LARGE, PKL-DEPTH. */
 dinov_status dinov_pickle_read(dinov_pickle *pickle, const void *data, size_t size, const char *where, dinov_error *err);
+
+/* The same for one of several pickles: from the cursor's place up to its STOP, behind which the cursor then stands. */
+dinov_status dinov_pickle_next(dinov_pickle *pickle, dinov_cursor *c, dinov_pickle_form form, const char *where, dinov_error *err);
 
 /* Also clears what a failed read left. */
 void dinov_pickle_clear(dinov_pickle *pickle);

@@ -2,6 +2,8 @@
 #include "convert/source.h"
 
 #include "base/alloc.h"
+#include "convert/legacy.h"
+#include "convert/pth.h"
 #include "convert/safetensors.h"
 #include "format/foreign.h"
 #include "format/header.h"
@@ -15,6 +17,7 @@ const char *dinov_layout_name(dinov_layout layout)
     case DINOV_LAYOUT_DINOV:
         return "dinov";
     case DINOV_LAYOUT_PTH:
+    case DINOV_LAYOUT_LEGACY:
         return "pth";
     case DINOV_LAYOUT_SAFETENSORS:
         return "safetensors";
@@ -43,6 +46,10 @@ dinov_status dinov_layout_detect(dinov_layout *out, bool *rewritten, const void 
         *out = DINOV_LAYOUT_PTH;
         return DINOV_OK;
     }
+    if (dinov_legacy_is(data, size)) {
+        *out = DINOV_LAYOUT_LEGACY;
+        return DINOV_OK;
+    }
     /* safetensors: a length that fits an 8-byte number with zeros on top, then JSON, perhaps after spaces. */
     size_t at = 8;
     while (at < size && at < 8 + 4096 && (data[at] == ' ' || data[at] == '\t' || data[at] == '\r' || data[at] == '\n')) at++;
@@ -65,16 +72,17 @@ static dinov_status read_tensors(dinov_reader *s, const void *data, size_t size,
         s->count   = dinov_checkpoint_weights(s->checkpoint)->count;
         return DINOV_OK;
     case DINOV_LAYOUT_PTH:
-        DINOV_TRY(dinov_pth_open(&s->pth, data, size, threads, s->where, err));
-        s->tensors = s->pth.tensors.items;
-        s->count   = s->pth.tensors.count;
-        return DINOV_OK;
+        DINOV_TRY(dinov_pth_read(&s->plain, &s->torch, data, size, threads, s->where, err));
+        break;
+    case DINOV_LAYOUT_LEGACY:
+        DINOV_TRY(dinov_legacy_read(&s->plain, &s->torch, data, size, s->where, err));
+        break;
     case DINOV_LAYOUT_SAFETENSORS:
         DINOV_TRY(dinov_safetensors_read(&s->plain, data, size, s->where, err));
-        s->tensors = s->plain.items;
-        s->count   = s->plain.count;
-        return DINOV_OK;
+        break;
     }
+    s->tensors = s->plain.items;
+    s->count   = s->plain.count;
     return DINOV_OK;
 }
 
@@ -105,7 +113,6 @@ void dinov_reader_close(dinov_reader *source)
 {
     dinov_checkpoint_close(&source->checkpoint);
     dinov_tensors_clear(&source->plain);
-    dinov_pth_close(&source->pth);
     dinov_files_close(&source->files);
     if (source->map.data) dinov_map_close(&source->map);
     dinov_free(source->where);

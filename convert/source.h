@@ -8,20 +8,21 @@
 #define DINOV_CONVERT_SOURCE_H
 
 #include "convert/files.h"
-#include "convert/pth.h"
+#include "convert/torch.h"
 #include "dinov/format.h"
 
 typedef enum dinov_layout {
     DINOV_LAYOUT_DINOV       = 1, /* our checkpoint */
     DINOV_LAYOUT_PTH         = 2,
     DINOV_LAYOUT_SAFETENSORS = 3,
+    DINOV_LAYOUT_LEGACY      = 4, /* pth as of before PyTorch 1.6 */
 } dinov_layout;
 
-/* "dinov", "pth", "safetensors" */
+/* "dinov", "pth" for both kinds of it, "safetensors" */
 const char *dinov_layout_name(dinov_layout layout);
 
 /* Which reader the bytes are for. *rewritten: plain safetensors that carries a checkpoint's metadata, because
- * another tool wrote it again or its first bytes are damaged. ERR_FORMAT: SRC-EMPTY, SRC-TAR, SRC-LEGACY, SRC-PICKLE, SRC-PREVIEW,
+ * another tool wrote it again or its first bytes are damaged. ERR_FORMAT: SRC-EMPTY, SRC-TAR, SRC-PICKLE, SRC-PREVIEW,
  * SRC-GGUF, SRC-ONNX, SRC-ARCHIVE, SRC-LFS, SRC-WEBPAGE, SRC-HDF5, SRC-NUMPY, SRC-UNKNOWN. */
 dinov_status dinov_layout_detect(dinov_layout *out, bool *rewritten, const void *data, size_t size, const char *where,
                                  dinov_error *err);
@@ -46,7 +47,7 @@ typedef struct dinov_reader {
     bool                      rewritten;
     const dinov_named_tensor *tensors; /* valid until close */
     size_t                    count;
-    dinov_pth                 pth;
+    dinov_torch_notes         torch;
     dinov_tensors             plain;
     dinov_checkpoint         *checkpoint; /* NULL unless ours */
 } dinov_reader;

@@ -407,8 +407,8 @@ dinov_status dinov_zip_bytes(const dinov_zip *zip, dinov_zip_entry *entry, const
 {
     char text[DINOV_ESCAPED];
     dinov_escape(text, sizeof text, entry->name, strlen(entry->name));
-    if (entry->method == 8 && !entry->inflated) {
-        entry->inflated = dinov_alloc_aligned(entry->size, 1);
+    if (entry->method == 8 && !entry->checked) {
+        if (!entry->inflated) entry->inflated = entry->room ? entry->room : dinov_alloc_aligned(entry->size, 1);
         if (!entry->inflated) return dinov_fail_nomem(err, zip->where, "a compressed entry");
         if (!inflate_exactly(entry, entry->inflated))
             return dinov_fail(err, DINOV_ERR_CORRUPT, "ZIP-INFLATE",
@@ -431,7 +431,8 @@ dinov_status dinov_zip_bytes(const dinov_zip *zip, dinov_zip_entry *entry, const
 void dinov_zip_close(dinov_zip *zip)
 {
     /* `count` covers every entry that could have been inflated. */
-    for (size_t i = 0; i < zip->count; i++) dinov_free(zip->entries[i].inflated);
+    for (size_t i = 0; i < zip->count; i++)
+        if (zip->entries[i].inflated != zip->entries[i].room) dinov_free(zip->entries[i].inflated);
     dinov_free(zip->entries);
     dinov_free(zip->names);
     dinov_free(zip->prefix);

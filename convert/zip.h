@@ -20,6 +20,7 @@ typedef struct dinov_zip_entry {
     uint32_t       crc;
     uint16_t       method;  /* 0 stored, 8 deflated */
     bool           checked; /* dinov_zip_bytes has succeeded once */
+    void          *room;    /* the caller may give `size` bytes for what is deflated; they stay the caller's */
     uint8_t       *inflated;
 } dinov_zip_entry;
 
@@ -40,7 +41,7 @@ dinov_status dinov_zip_open(dinov_zip *zip, const void *data, size_t size, const
 /* NULL when there is none. */
 dinov_zip_entry *dinov_zip_find(const dinov_zip *zip, const char *name);
 
-/* The entry's bytes: a view when stored, inflated into owned memory otherwise. The CRC is proven at
+/* The entry's bytes: a view when stored, inflated into `room` or owned memory otherwise. The CRC is proven at
  * the first call. Calls for different entries may run in parallel.
  * ERR_CORRUPT: ZIP-CRC, ZIP-INFLATE. A CRC that differs is refused though torch.load ignores it: a
  * damaged weight is a wrong result. Only archives written with torch's CRC switch off (every field 0)

@@ -9,9 +9,6 @@ static const struct {
     const char   *magic;
     dinov_foreign foreign;
 } known[] = {
-    {0, 15, "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e",
-     {"SRC-LEGACY", "torch.save's layout from before PyTorch 1.6",
-      "load it there and save it again: torch.save(torch.load(FILE), OUT)"}},
     {0, 8, "PYTORCH1", {"SRC-PREVIEW", "a container of the PyTorch 1.0 preview", "PyTorch itself no longer reads it"}},
     {0, 4, "GGUF", {"SRC-GGUF", "a GGUF file, which this version does not read yet", "convert the original hub weights instead"}},
     {257, 5, "ustar",

@@ -6,8 +6,10 @@ target_compile_definitions(unit_convert PRIVATE DINOV_UNIT_PTH="${CMAKE_CURRENT_
 dinov_python(convert_cli quick cli/convert_cli.py ${CONVERT_TOOLS})
 dinov_python(convert_hostile quick cli/convert_hostile.py $<TARGET_FILE:dinov-convert>)
 dinov_python(convert_formats full cli/convert_torch.py ${CONVERT_TOOLS} formats)
+dinov_test_program(repack cli/repack.c dinov_convert)
+dinov_python(convert_pth full cli/convert_pth.py ${CONVERT_TOOLS} $<TARGET_FILE:dinov-demo-model> $<TARGET_FILE:repack>)
 dinov_python(convert_official full cli/convert_torch.py ${CONVERT_TOOLS} official)
 
-foreach(target pickle zip pth safetensors)
+foreach(target pickle zip pth legacy safetensors)
     dinov_fuzz(${target} dinov_convert)
 endforeach()

@@ -255,6 +255,11 @@ class Honest(Case):
         self.convert(self.path("a.out"), "--to", "safetensors", "-o", self.path("plain"))
         self.convert(self.path("plain"), "-o", self.path("d.out"))
         ids.add(self.show(self.path("d.out"))["content_id"])
+        self.convert(self.path("plain"), "--to", "pth", "-o", self.path("back.pth"))
+        with zipfile.ZipFile(self.path("back.pth")) as z:
+            self.assertIsNone(z.testzip())
+        self.convert(self.path("back.pth"), "-o", self.path("f.out"))
+        ids.add(self.show(self.path("f.out"))["content_id"])
         self.assertEqual(len(ids), 1)
         state["norm.bias"].storage.data = b"\1" + state["norm.bias"].storage.data[1:]
         self.convert(self.put("e", pth_of(state)), "-o", self.path("e.out"))
@@ -325,7 +330,7 @@ class Convert(Case):
         self.convert(code=64)
         self.convert(self.input, code=64)
         self.convert(self.input, self.input, "-o", out, code=64)
-        self.convert(self.input, "-o", out, "--to", "onnx", code=64)
+        self.convert(self.input, "-o", out, "--to", "tensorflow", code=64)
         self.convert(self.input, "-o", out, "--heads", "x", code=64)
         self.convert(self.input, "-o", out, "--what", code=64)
         self.convert(self.path("absent"), "-o", out, code=3, error="IO-OPEN")

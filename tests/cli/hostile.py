@@ -37,14 +37,16 @@ def global_cases():
                          ("subprocess", "Popen"), ("runpy", "_run_code"), ("importlib", "import_module"), ("webbrowser", "open"),
                          ("torch.hub", "load"), ("torch", "load"), ("torch.jit", "load"), ("torch._utils", "_rebuild_qtensor"),
                          ("torch._utils", "_rebuild_sparse_tensor"), ("torch._utils", "_rebuild_tensor_v3"),
-                         ("torch._utils", "_rebuild_wrapper_subclass"), ("torch._tensor", "_rebuild_from_type_v2"),
                          ("torch", "ComplexFloatStorage"), ("torch", "QInt8Storage"), ("torch.storage", "UntypedStorage"),
                          ("torch.storage", "_load_from_bytes"), ("argparse", "Namespace"), ("numpy.core.multiarray", "scalar"),
-                         ("numpy.core.multiarray", "_reconstruct"), ("collections", "defaultdict"), ("collections", "Counter"),
+                         ("numpy.core.multiarray", "_reconstruct"), ("collections", "defaultdict"),
                          ("_codecs", "encode"), ("operator", "attrgetter"), ("functools", "partial"), ("torch", "os.system"),
                          ("collections", "OrderedDict "), (" collections", "OrderedDict"), ("collections.OrderedDict", ""),
                          ("torch\x1b[31m", "FloatStorage"), ("torch", "FloatStorage\0"), ("TORCH", "FloatStorage")]:
         yield "global %r.%r" % (module, name), pkl(HEAD, g(module, name), b")R."), "PKL-GLOBAL"
+    for module, name in [("torch.distributed._shard.sharded_tensor.api", "ShardedTensor"), ("torch.distributed.fsdp", "ShardedStateDictConfig"),
+                         ("torch.distributed.tensor", "DTensor"), ("torch._utils", "_rebuild_wrapper_subclass"), ("torch.distributed._shard.sharded_tensor.shard", "Shard")]:
+        yield "FSDP %s.%s" % (module, name), pkl(HEAD, b"}", s("model"), g(module, name), b")R."), "PKL-SHARD"
     yield "global without end", pkl(HEAD, b"cos"), "PKL-GLOBAL"
     yield "global without name", pkl(HEAD, b"cos\nsystem"), "PKL-GLOBAL"
     yield "global of 300 bytes", pkl(HEAD, g("a" * 300, "b"), b")R."), "PKL-GLOBAL"
@@ -54,6 +56,18 @@ def call_cases():
     od = g("collections", "OrderedDict")
     v2 = g("torch._utils", "_rebuild_tensor_v2")
     yield "OrderedDict with parts", pkl(HEAD, od, t(i(1)), b"R."), "PKL-CALL"
+    yield "Counter of nothing", pkl(HEAD, g("collections", "Counter"), b")R."), "PKL-CALL"
+    yield "Counter of a list", pkl(HEAD, g("collections", "Counter"), b"]\x85R."), "PKL-CALL"
+    yield "BUILD on a Counter", pkl(HEAD, g("collections", "Counter"), b"}\x85R}", s("_metadata"), ORDERED, b"sb."), "PKL-CALL"
+    kind, args = g("torch._tensor", "_rebuild_from_type_v2"), t(storage_id(), i(0), t(i(4)), t(i(1)), b"\x89", ORDERED)
+    tensor = g("torch", "Tensor")
+    yield "call of Tensor", pkl(HEAD, tensor, b")R."), "PKL-CALL"
+    yield "typed tensor of 3 parts", pkl(HEAD, kind, t(v2, tensor, args), b"R."), "PKL-CALL"
+    yield "typed tensor of another function", pkl(HEAD, kind, t(od, tensor, b")", b"}"), b"R."), "PKL-CALL"
+    yield "typed tensor of itself", pkl(HEAD, kind, t(kind, tensor, t(v2, tensor, args, b"}"), b"}"), b"R."), "PKL-CALL"
+    yield "typed tensor of another type", pkl(HEAD, kind, t(v2, od, args, b"}"), b"R."), "PKL-CALL"
+    yield "typed tensor of a list", pkl(HEAD, kind, t(v2, tensor, b"]", b"}"), b"R."), "PKL-CALL"
+    yield "typed tensor beyond storage", pkl(HEAD, kind, t(v2, tensor, t(storage_id(), i(1), t(i(4)), t(i(1)), b"\x89", ORDERED), b"}"), b"R."), "PKL-TENSOR"
     yield "call of a string", pkl(HEAD, s("os"), b")R."), "PKL-CALL"
     yield "call with a list", pkl(HEAD, od, b"]R."), "PKL-CALL"
     yield "call of a storage type", pkl(HEAD, g("torch", "FloatStorage"), b")R."), "PKL-CALL"
@@ -123,7 +137,8 @@ def machine_cases():
     yield "string longer than the file", pkl(HEAD, b"X\xff\xff\xff\xffabc."), "PKL-TRUNCATED"
     yield "string that is no UTF-8", pkl(HEAD, s(b"\xff\xfe"), b"."), "PKL-UTF8"
     yield "string of a surrogate", pkl(HEAD, s(b"\xed\xa0\x80"), b"."), "PKL-UTF8"
-    yield "string that turns the terminal", pkl(HEAD, s("a\x1b[2J"), b"."), "PKL-UTF8"
+    yield "name that turns the terminal", dict_op(s("a\x1b[2J"), tensor_op()), "NAME-BAD"
+    yield "keys that turn the terminal", dict_op(s("a\x1b[2J"), i(1), s("b\u202e"), i(1)), "PTH-LAYOUT"
 
 
 def storage_cases():
@@ -141,8 +156,7 @@ def storage_cases():
     yield "storage type OrderedDict", bad(id_of(s("storage"), g("collections", "OrderedDict"), s("0"), s("cpu"), i(4))), "PKL-STORAGE"
     yield "storage key int", bad(id_of(s("storage"), fs, i(0), s("cpu"), i(4))), "PKL-STORAGE"
     for key in ("", "../0", "0/0", "00", "-1", "1e3", "a", "9" * 20, "0\x00"):
-        code = "PKL-UTF8" if "\0" in key else "PKL-STORAGE"
-        yield "storage key %r" % key, bad(storage_id(key=key)), code
+        yield "storage key %r" % key, bad(storage_id(key=key)), "PKL-STORAGE"
     yield "storage of -1", bad(id_of(s("storage"), fs, s("0"), s("cpu"), i(-1))), "PKL-STORAGE"
     yield "storage without entry", bad(storage_id(key="7")), "PTH-STORAGE"
     yield "storage shorter than its entry", bad(storage_id(numel=5)), "PTH-STORAGE"
@@ -182,12 +196,35 @@ def layout_cases():
     good = model(depth=1)
     yield "pickle of a list", pkl(HEAD, b"]."), "PTH-LAYOUT"
     yield "pickle of a tensor", pkl(HEAD, tensor_op(), b"."), "PTH-LAYOUT"
-    yield "wrapped in teacher", pth_of(OrderedDict(teacher=good), data={x.key: x.data for x in storages_of(good)}), "PTH-LAYOUT"
     yield "tensor under an int", dict_op(i(0), tensor_op()), "PTH-LAYOUT"
-    yield "a float beside tensors", pth_of(OrderedDict(list(good.items()) + [("lr", 1e-4)]), data={x.key: x.data for x in storages_of(good)}), "PTH-LAYOUT"
+    yield "tensors in a list", dict_op(s("a"), b"](", tensor_op(), tensor_op(), b"e"), "PTH-LAYOUT"
+    yield "tensors in a tuple", dict_op(s("a"), tensor_op() + b"\x85"), "PTH-LAYOUT"
+    yield "tensor below an int", dict_op(s("state"), b"}" + i(0) + b"}" + s("exp_avg") + tensor_op() + b"ss"), "PTH-LAYOUT"
+    yield "dicts of settings", dict_op(s("model"), b"}" + s("lr") + b"Ns", s("x"), b"N"), "PTH-LAYOUT"
+    yield "no dict of tensors, 63 deep", pkl(HEAD, b"}", b"".join(s("a") + b"}" for _ in range(62)), b"s" * 62, b"."), "PTH-LAYOUT"
+    yield "dicts 65 deep", pkl(HEAD, b"}", b"".join(s("a") + b"}" for _ in range(64)), b"s" * 64, b"."), "PKL-DEPTH"
+    yield "one name on two paths", dict_op(s("a.b"), tensor_op(), s("a"), b"}" + s("b") + tensor_op() + b"s"), "PTH-DUPLICATE"
+    yield "one name on two paths, dots", dict_op(s("a."), b"}" + s("b") + tensor_op() + b"s", s("a"), b"}" + s(".b") + tensor_op() + b"s"), "PTH-DUPLICATE"
+    yield "name of 1025 bytes on a path", dict_op(s("a" * 512), b"}" + s("b" * 512) + tensor_op() + b"s"), "NAME-BAD"
+    yield "dict's name of 1025 bytes", dict_op(s("a" * 1025), b"}" + s("b") + tensor_op() + b"s"), "NAME-BAD"
+    yield "name not printable on a path", dict_op(s("a\n"), b"}" + s("b") + tensor_op() + b"s"), "NAME-BAD"
+
+    def doubled(leaf, a="a", b="b", levels=40):
+        """Dicts that share dicts: 2^40 paths."""
+        pairs = [s("0") + leaf + b"r\0\0\0\0"]
+        for n in range(levels):
+            below = b"j" + struct.pack("<I", n)
+            pairs.append(s(str(n + 1)) + b"}r" + struct.pack("<I", n + 1) + b"(" + s(a) + below + s(b) + below + b"u")
+        return dict_op(*pairs)
+
+    leaf = b"}" + s("t") + tensor_op() + b"s"
+    yield "2^40 paths to empty dicts", doubled(b"}"), "PKL-LARGE"
+    yield "2^40 paths to a tensor", doubled(leaf), "NAME-COUNT"
+    yield "2^20 paths of 1,000 bytes to a tensor", doubled(leaf, "a" * 48, "b" * 48, 20), "NAME-COUNT"
+    yield "2^40 paths of 4,000 bytes to a tensor", doubled(leaf, "a" * 98, "b" * 98), ("NAME-BAD", "NAME-COUNT")
     yield "name empty", dict_op(s(""), tensor_op()), "NAME-BAD"
     yield "name of 1025 bytes", dict_op(s("a" * 1025), tensor_op()), "NAME-BAD"
-    yield "no tensors", dict_op(), "NAMES-UNKNOWN"
+    yield "no tensors", dict_op(), "PTH-LAYOUT"
     yield "other names", dict_op(s("conv1.weight"), tensor_op()), "NAMES-UNKNOWN"
 
 
@@ -314,8 +351,9 @@ def record_cases():
 
 
 def foreign_cases():
-    legacy = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e") + b"\x80\x02M\xe9\x03."
-    yield "legacy torch", legacy, "SRC-LEGACY"
+    yield "bare pickle of a long number", b"\x80\x02\x8a\x0a" + b"\1" * 10 + b".", "SRC-PICKLE"
+    yield "legacy magic cut", LEGACY_MAGIC[:14], "SRC-PICKLE"
+    yield "legacy magic, one bit off", LEGACY_MAGIC[:8] + b"\xf8" + LEGACY_MAGIC[9:] + b"\x80\x02M\xe9\x03.", "SRC-PICKLE"
     yield "bare pickle", pickle.dumps({"a": 1}, 2), "SRC-PICKLE"
     yield "bare pickle that would run", b"\x80\x02cos\nsystem\nX\x04\0\0\0true\x85R.", "SRC-PICKLE"
     yield "tar", b"storages" + b"\0" * 249 + b"ustar\x0000" + b"\0" * 248, "SRC-TAR"
@@ -333,6 +371,79 @@ def foreign_cases():
     yield "empty", b"", "SRC-EMPTY"
     yield "text", b"hello, these are no weights at all", "SRC-UNKNOWN"
     yield "random", bytes(random.Random(1).randrange(256) for _ in range(4096)), "SRC-UNKNOWN"
+
+
+def legacy_cases():
+    def id_of(key="0", numel=4, more=b"N", **rest):
+        return storage_id(key, numel, more=more, **rest)
+
+    def one(**how):
+        return dict_op(s("a"), tensor_op(storage=id_of(**how)))
+
+    def bad(pkl=None, **how):
+        return legacy_of(pkl=pkl or one(), **how)
+
+    def view(*parts):
+        return one(more=t(*parts))
+
+    good = bad()
+    object_at = good.index(one())
+    yield "legacy magic alone", LEGACY_MAGIC, "PKL-PROTO"
+    for cut in range(len(LEGACY_MAGIC) + 1, len(good), 11):
+        yield "legacy cut at %d" % cut, good[:cut], ("PKL-PROTO", "PKL-TRUNCATED", "PKL-GLOBAL", "PKL-STACK", "PTH-END")
+    yield "legacy cut by one", good[:-1], "PTH-END"
+    yield "legacy with a byte behind", good + b"\0", "PTH-END"
+    yield "legacy twice", good + good, "PTH-END"
+    yield "legacy with a zip behind", good + pth_of(pkl=dict_op(s("a"), tensor_op())), "PTH-END"
+    yield "legacy in a zip", zip_of([Entry("data.pkl", good), Entry("version", b"3\n")]), "PKL-LONG"
+    for version in (1000, 1002, -1001, 2 ** 40, "1001", [1001], None):
+        yield "legacy version %r" % (version,), bad(version=version), "PTH-HEADER"
+    yield "legacy version of 1 MiB", bad(version=b"\x80\x02" + s("x" * (1 << 20)) + b"."), "PKL-TRUNCATED"
+    yield "legacy machine a list", bad(machine=[]), "PTH-HEADER"
+    yield "legacy machine empty", bad(machine={}), "PTH-HEADER"
+    yield "legacy machine with 1 for true", bad(machine=dict(LEGACY_MACHINE, little_endian=1)), "PTH-HEADER"
+    yield "legacy machine big-endian", bad(machine=dict(LEGACY_MACHINE, little_endian=False)), "PTH-BYTEORDER"
+    yield "legacy machine of 600 bytes", bad(machine=dict(LEGACY_MACHINE, more="x" * 600)), "PKL-TRUNCATED"
+    yield "legacy machine that would run", bad(machine=b"\x80\x02cos\nsystem\nX\4\0\0\0true\x85R."), "PKL-GLOBAL"
+    yield "legacy object that would run", bad(pkl=b"\x80\x02cos\nsystem\nX\4\0\0\0true\x85R."), "PKL-GLOBAL"
+    yield "legacy keys that would run", bad(keys=b"\x80\x02cos\nsystem\nX\4\0\0\0true\x85R."), "PKL-GLOBAL"
+    yield "legacy module", bad(pkl=one(tag="module")), "PKL-STORAGE"
+    yield "legacy storage of five parts", bad(pkl=dict_op(s("a"), tensor_op())), "PKL-STORAGE"
+    yield "legacy storage of seven parts", bad(pkl=one(more=b"NN")), "PKL-STORAGE"
+    yield "legacy view a string", bad(pkl=one(more=s("x"))), "PKL-STORAGE"
+    yield "legacy view of two", bad(pkl=view(s("1"), i(0))), "PKL-STORAGE"
+    yield "legacy view key an int", bad(pkl=view(i(1), i(0), i(4))), "PKL-STORAGE"
+    yield "legacy view beyond", bad(pkl=view(s("1"), i(1), i(4))), "PKL-STORAGE"
+    yield "legacy view offset beyond", bad(pkl=view(s("1"), i(5), i(0))), "PKL-STORAGE"
+    yield "legacy view negative", bad(pkl=view(s("1"), i(-1), i(4))), "PKL-STORAGE"
+    yield "legacy view of -1", bad(pkl=view(s("1"), i(0), i(-1))), "PKL-STORAGE"
+    yield "legacy view that wraps", bad(pkl=view(s("1"), i(1), i(2 ** 63 - 1))), "PKL-STORAGE"
+    yield "legacy tensor beyond its view", bad(pkl=view(s("1"), i(0), i(3))), "PKL-TENSOR"
+    yield "legacy tensor beyond storage", bad(pkl=dict_op(s("a"), tensor_op(storage=id_of(), shape=(5,)))), "PKL-TENSOR"
+    yield "legacy keys a dict", bad(keys={"0": 1}), "PTH-KEYS"
+    yield "legacy keys a tuple", bad(keys=("0",)), "PTH-KEYS"
+    yield "legacy keys missing", bad(keys=[]), "PTH-KEYS"
+    yield "legacy keys one more", bad(keys=["0", "1"]), "PTH-KEYS"
+    yield "legacy keys another", bad(keys=["1"]), "PTH-KEYS"
+    yield "legacy keys an int", bad(keys=[0]), "PTH-KEYS"
+    yield "legacy keys a longer one", bad(keys=["0" * 30]), "PTH-KEYS"
+    yield "legacy keys empty", bad(keys=[""]), "PTH-KEYS"
+    two = dict_op(s("a"), tensor_op(storage=id_of()), s("b"), tensor_op(storage=id_of("1")))
+    data = {"0": (4, KIB), "1": (4, KIB)}
+    yield "legacy keys one twice", bad(pkl=two, data=data, keys=["0", "0"]), "PTH-KEYS"
+    yield "legacy storage of two types", bad(pkl=dict_op(s("a"), tensor_op(storage=id_of()), s("b"), tensor_op(storage=id_of(cls="IntStorage")))), "PTH-STORAGE"
+    for count in (0, 3, 5, 16, 2 ** 62 + 4, 2 ** 64 - 1):
+        yield "legacy storage that says %d" % count, bad(counts={"0": count}), "PTH-STORAGE"
+    yield "legacy storage larger than the file", bad(pkl=one(numel=2 ** 40), counts={"0": 2 ** 40}), "PTH-END"
+    yield "legacy storage whose size wraps", bad(pkl=one(numel=2 ** 62 + 4), counts={"0": 2 ** 62 + 4}), "PTH-END"
+    yield "legacy tensor of 2^40 from one element", bad(
+        pkl=dict_op(s("a"), tensor_op(storage=id_of(numel=1), shape=(2 ** 40,), stride=(0,))), data={"0": (1, b"\0" * 4)}), "PTH-LARGE"
+    yield "legacy of no tensors", bad(pkl=dict_op(), data={}), "PTH-LAYOUT"
+    yield "legacy with pickle of a list", bad(pkl=HEAD + b"].", data={}), "PTH-LAYOUT"
+    deep = HEAD + b"]" * 66 + b"a" * 65 + b"."
+    yield "legacy object 66 deep", good[:object_at] + deep + good[object_at:], "PKL-DEPTH"
+    yield "legacy object of many opcodes", good[:object_at] + HEAD + b"N" * (1 << 20), "PKL-LARGE"
+    yield "legacy of other names", good, "NAMES-UNKNOWN"
 
 
 def safetensors_cases():
@@ -435,12 +546,12 @@ def model_cases():
 
 def as_file(raw):
     """Cases that give a bare pickle mean a .pth around it."""
-    return pth_of(pkl=raw) if raw[:2] == HEAD and not raw.startswith(bytes.fromhex("80028a0a")) else raw
+    return pth_of(pkl=raw) if raw[:2] == HEAD and not raw.startswith(LEGACY_MAGIC[:4]) else raw
 
 
 def cases():
     for group in (opcode_cases, global_cases, call_cases, machine_cases, storage_cases, tensor_cases, layout_cases, zip_cases,
-                  record_cases, safetensors_cases, model_cases):
+                  record_cases, legacy_cases, safetensors_cases, model_cases):
         for name, raw, codes in group():
             yield name, as_file(raw), (codes,) if isinstance(codes, str) else codes
     for name, raw, codes in foreign_cases():

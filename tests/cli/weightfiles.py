@@ -131,15 +131,21 @@ def torch_names():
 
 
 class TorchPickler(pickle.Pickler):
+    more = ()  # (None,) in the layout of before PyTorch 1.6
+
     def persistent_id(self, obj):
         if isinstance(obj, Storage):
-            return ("storage", torch_names()[STORAGE[obj.dtype]], obj.key, "cpu", obj.numel)
+            return ("storage", torch_names()[STORAGE[obj.dtype]], obj.key, "cpu", obj.numel) + self.more
         return None
 
 
-def pickle_of(obj, protocol=2):
+class LegacyPickler(TorchPickler):
+    more = (None,)
+
+
+def pickle_of(obj, protocol=2, pickler=TorchPickler):
     out = BytesIO()
-    TorchPickler(out, protocol).dump(obj)
+    pickler(out, protocol).dump(obj)
     return out.getvalue()
 
 
@@ -173,8 +179,9 @@ ORDERED = g("collections", "OrderedDict") + b")R"
 HEAD = b"\x80\x02"
 
 
-def storage_id(key="0", numel=4, cls="FloatStorage", tag="storage"):
-    return t(s(tag), g("torch", cls), s(key), s("cpu"), i(numel)) + b"Q"
+def storage_id(key="0", numel=4, cls="FloatStorage", tag="storage", more=b""):
+    """`more`: b"N" or a view in the layout of before PyTorch 1.6."""
+    return t(s(tag), g("torch", cls), s(key), s("cpu"), i(numel), more) + b"Q"
 
 
 def tensor_op(storage=None, offset=0, shape=(4,), stride=(1,), tail=b"\x89" + ORDERED):
@@ -269,6 +276,27 @@ def pth_entries(state=None, pkl=None, data=None, version=b"3\n", byteorder=b"lit
 
 def pth_of(state=None, zip_args=None, **entry_args):
     return zip_of(pth_entries(state, **entry_args), **(zip_args or {}))
+
+
+# ---- torch.save before PyTorch 1.6: pickles and storages one after the other ----
+
+LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
+LEGACY_MACHINE = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
+
+
+def legacy_of(state=None, pkl=None, data=None, magic=LEGACY_MAGIC, version=1001, machine=LEGACY_MACHINE, keys=None, counts=None, after=b""):
+    """`data` is {key: (elements, bytes)}; `keys` and `counts` override the list of keys and the counts before the bytes."""
+    if data is None:
+        data = {st.key: (st.numel, st.data) for st in storages_of(state)} if state is not None else {"0": (4, b"\0" * 16)}
+
+    def part(value):
+        return value if isinstance(value, bytes) else pickle_of(value)
+
+    out = magic + part(version) + part(machine) + (pkl if pkl is not None else pickle_of(state, pickler=LegacyPickler))
+    out += part(sorted(data) if keys is None else keys)
+    for key in sorted(data):
+        out += struct.pack("<Q", (counts or {}).get(key, data[key][0])) + data[key][1]
+    return out + after
 
 
 # ---- safetensors ----

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the seeds of the fuzz targets pickle, zip, pth and safetensors under tests/fuzz/corpus/, and the
+"""Writes the seeds of the fuzz targets pickle, zip, pth, legacy and safetensors under tests/fuzz/corpus/, and the
 model of tests/unit/convert.c.
 
 usage: seeds_convert.py        (again after the hostile cases changed; the result is committed)
@@ -26,7 +26,7 @@ def put(target, raw):
 
 
 def main():
-    for target in ("pickle", "zip", "pth", "safetensors"):
+    for target in ("pickle", "zip", "pth", "legacy", "safetensors"):
         shutil.rmtree(os.path.join(HERE, "corpus", target), ignore_errors=True)
         os.makedirs(os.path.join(HERE, "corpus", target))
 
@@ -38,6 +38,8 @@ def main():
         for raw in (pth_of(state), pth_of(state, zip_args={"align": 0, "zip64": False})):
             put("pth", raw)
             put("zip", raw)
+        put("legacy", legacy_of(state))
+        put("pth", legacy_of(state))
         for raw in (safetensors_of(state), safetensors_of(state, {"format": "pt"}, pad=0)):
             put("pth", raw)
             put("safetensors", raw)
@@ -53,6 +55,9 @@ def main():
 
     for name, raw, codes in hostile.cases():
         group = codes[0].split("-")[0]
+        if raw.startswith(LEGACY_MAGIC):
+            put("legacy", raw)
+            continue
         if group == "PKL":
             start = raw.find(b"archive/data.pkl")
             start += 16 + 4 + int.from_bytes(raw[start + 18:start + 20], "little")
