@@ -5,9 +5,11 @@
  */
 #include "base/alloc.h"
 #include "base/dtype.h"
+#include "base/file.h"
 #include "cli/tool.h"
 #include "convert/compare.h"
 #include "convert/import.h"
+#include "convert/onnx/golden.h"
 #include "dinov/infer.h"
 #include "format/params.h"
 #include "format/training.h"
@@ -17,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static bool        json, with_id, with_run, all_tensors;
 static int64_t     threads, heads;
@@ -512,6 +515,44 @@ static dinov_status diff_sources(const dinov_reader *a, const dinov_reader *b, d
     return status;
 }
 
+static void report_agreement(void *arg, const dinov_agreement *a)
+{
+    json_t *list = arg;
+    if (list)
+        json_array_append_new(list, json_pack("{s:s, s:b, s:o, s:o, s:o, s:o}", "output", a->output, "ok", a->ok, "max_abs",
+                                              json_number(a->max_abs), "relative", json_number(a->relative), "worst_token",
+                                              json_number(a->worst), "worst_cosine", json_number(a->cosine)));
+    else
+        printf("%-20s max-abs %.3g relative %.3g worst token: relative %.3g, cosine %.9f  %s\n", a->output, a->max_abs, a->relative,
+               a->worst, a->cosine, a->ok ? "right" : "WRONG");
+}
+
+/* A folder of golden files, and what another runtime exported. */
+static int diff_golden(const dinov_tool *tool, const char *folder, const char *exported)
+{
+    dinov_error  err;
+    json_t      *list   = json ? json_array() : NULL;
+    dinov_status status = dinov_onnx_golden_compare(folder, exported, report_agreement, list, &err);
+    int          code   = DINOV_EXIT_OK;
+    if (json && (status == DINOV_OK || strcmp(err.code, "GOLDEN-DIFFERS") == 0))
+        code = print_json(tool, json_pack("{s:b, s:O}", "same", status == DINOV_OK, "outputs", list));
+    else if (status == DINOV_OK)
+        code = dinov_tool_flush(tool);
+    json_decref(list);
+    return status == DINOV_OK ? code : dinov_tool_fail(tool, &err);
+}
+
+static bool is_golden(const char *path)
+{
+    int  fd;
+    bool is = dinov_folder_open(&fd, path, NULL) == DINOV_OK;
+    if (is) {
+        is = dinov_folder_has(fd, DINOV_ONNX_GOLDEN, false);
+        close(fd);
+    }
+    return is;
+}
+
 static int run_diff(const dinov_tool *tool, int argc, char **argv)
 {
     dinov_reader a = {0}, b = {0};
@@ -520,6 +561,7 @@ static int run_diff(const dinov_tool *tool, int argc, char **argv)
     dinov_error  err;
 
     if (argc != 2) return dinov_tool_usage(tool, "expected two files, found %d", argc);
+    if (is_golden(argv[0])) return diff_golden(tool, argv[0], argv[1]);
     if (tolerance_text) {
         char *end;
         tolerance = strtod(tolerance_text, &end);

@@ -7,6 +7,7 @@
 #include "cli/onnx_options.h"
 #include "convert/compare.h"
 #include "convert/import.h"
+#include "convert/onnx/golden.h"
 #include "convert/onnx/prove.h"
 #include "convert/onnx/write.h"
 #include "convert/pth_write.h"
@@ -19,7 +20,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char *output, *to, *ort_path, *interp_text, *licence, *origin, *preset;
+static const char *output, *to, *ort_path, *golden_path, *interp_text, *licence, *origin, *preset;
 static int64_t     heads, threads;
 static bool        force, no_check, dry_run, quiet;
 
@@ -61,6 +62,8 @@ static const dinov_opt options[] = {
      DINOV_ONNX_OPSET_MAX, false},
     {0, "external-data", DINOV_OPT_FLAG, &onnx.external, NULL,
      "onnx: weights in a file beside OUT (default: only where a model exceeds 2 GiB)", .common = false},
+    {0, "golden", DINOV_OPT_TEXT, &golden_path, "DIR",
+     "onnx: also an input with its outputs as raw files, and the trtexec lines that run them (default: none)", .common = false},
     {0, "ort", DINOV_OPT_TEXT, &ort_path, "LIB",
      "onnx: the library of ONNX Runtime to check with (default: libonnxruntime.so where found)", .common = false},
     {'q', "quiet", DINOV_OPT_FLAG, &quiet, NULL, "no notes on stderr", .common = false},
@@ -178,6 +181,16 @@ static dinov_status write_pth(const dinov_import *in, const char *content_id, di
 
 static dinov_onnx_options graph;
 
+static dinov_status write_golden(const dinov_import *in, const char *content_id, dinov_error *err)
+{
+    dinov_engine_options how = {.threads = (int)threads};
+    dinov_engine        *engine;
+    DINOV_TRY(dinov_engine_open_weights(&engine, dinov_import_weights(in), &how, err));
+    dinov_status status = dinov_onnx_golden_write(golden_path, output, engine, &graph, content_id, err);
+    dinov_engine_close(&engine);
+    return status;
+}
+
 static dinov_status write_onnx(const dinov_import *in, const char *content_id, dinov_error *err)
 {
     struct proof proof = {0};
@@ -189,6 +202,7 @@ static dinov_status write_onnx(const dinov_import *in, const char *content_id, d
                               .overwrite  = force};
     dinov_status    status = dinov_onnx_write(output, dinov_import_weights(in), &graph, &file, err);
     dinov_engine_free_proof(&proof.own);
+    if (status == DINOV_OK && golden_path) status = write_golden(in, content_id, err);
     return status;
 }
 
@@ -262,7 +276,7 @@ static int run(const dinov_tool *tool, int argc, char **argv)
     if (!output && !dry_run) return dinov_tool_usage(tool, "expected -o OUT");
     const struct layout *layout = find_layout(to);
     if (!layout) return dinov_tool_usage(tool, "--to: expected dinov, safetensors, pth or onnx, found \"%s\"", to);
-    if (layout->write != write_onnx && dinov_tool_onnx_given(&onnx))
+    if (layout->write != write_onnx && (golden_path || ort_path || dinov_tool_onnx_given(&onnx)))
         return dinov_tool_usage(tool, "options that shape an ONNX graph go with --to onnx, found --to %s", layout->name);
     if (interp_text) {
         if (dinov_interp_parse(&interp, interp_text, &err) != DINOV_OK) return dinov_tool_fail(tool, &err);
