@@ -67,6 +67,7 @@ static json_t *json_shape(const dinov_tensor *t)
 
 struct view {
     dinov_reader            source;
+    dinov_survey            survey;
     const dinov_provenance *provenance; /* NULL unless ours */
     const dinov_proof      *proof;
     dinov_model             model;
@@ -93,8 +94,9 @@ static dinov_status open_view(struct view *v, const char *path, dinov_error *err
         v->recognised = true;
         return DINOV_OK;
     }
-    v->recognised = dinov_recognise(&v->model, v->source.tensors, v->source.count, &how, v->source.where, &v->why) == DINOV_OK;
-    if (v->recognised) dinov_preprocess_default(&v->preprocess, &v->model);
+    v->recognised = dinov_survey_make(&v->survey, &v->source, &how, &v->why) == DINOV_OK;
+    v->model      = v->survey.model;
+    if (v->recognised) dinov_survey_preprocess(&v->preprocess, &v->survey, &v->source);
     return DINOV_OK;
 }
 
@@ -225,6 +227,7 @@ static int run_show(const dinov_tool *tool, int argc, char **argv)
         print_view(&v);
         code = dinov_tool_flush(tool);
     }
+    dinov_survey_clear(&v.survey);
     dinov_reader_close(&v.source);
     return code;
 }
@@ -248,38 +251,69 @@ static void explain_line(const char *from, const char *to, const dinov_tensor *t
 {
     char shape[DINOV_SHAPE_TEXT] = "";
     if (t) dinov_shape_text(shape, t);
-    printf("%-32s -> %-32s %-20s %-4s%s%s\n", from, to, shape, t ? dinov_dtype_name(t->dtype) : "", *remark ? "  " : "", remark);
+    printf("%-48s -> %-32s %-20s %-4s%s%s\n", from, to, shape, t ? dinov_dtype_name(t->dtype) : "", *remark ? "  " : "", remark);
 }
 
-/* Source names with their place in the model, then what the model has and the source lacks. */
-static dinov_status explain_against(const dinov_reader *s, const dinov_model *m, size_t leftovers[2], dinov_error *err)
+/* One hub tensor, a line for each source tensor whose rows it takes. */
+static void explain_made(const char *hub, const dinov_tensor *t, const dinov_made *made, const char *remark)
 {
-    size_t                     wanted = dinov_param_count(m), known = 0;
-    bool                      *used   = dinov_calloc(s->count, sizeof *used);
-    const dinov_named_tensor **sorted = dinov_tensors_sort(s->tensors, s->count);
+    char    text[96 + DINOV_SHAPE_TEXT];
+    int64_t row = made->zeros;
+    if (made->pieces == 0) explain_line("(zeros)", hub, t, "not in the source");
+    for (int i = 0; i < made->pieces; i++) {
+        const dinov_tensor *piece = &made->piece[i]->tensor;
+        const char         *sep   = *remark ? "; " : "";
+        if (made->zeros)
+            snprintf(text, sizeof text, "behind a position of zeros for the class token%s%s", sep, remark);
+        else if (made->pieces > 1)
+            snprintf(text, sizeof text, "rows %lld to %lld%s%s", (long long)row, (long long)(row + piece->dim[0] - 1), sep, remark);
+        else
+            snprintf(text, sizeof text, "%s", remark);
+        explain_line(made->piece[i]->name, hub, piece, text);
+        if (made->pieces > 1) row += piece->dim[0];
+    }
+}
+
+/* Source names with their place in the model, then what the model has and the source lacks, then what has no place. */
+static dinov_status explain_against(const dinov_reader *s, const dinov_survey *survey, size_t *missing, size_t *leftover,
+                                    dinov_error *err)
+{
+    const dinov_names         *names  = &survey->names;
+    const dinov_tensors       *list   = &names->tensors;
+    size_t                     wanted = survey->has_model ? dinov_param_count(&survey->model) : 0;
+    bool                      *used   = dinov_calloc(list->count, sizeof *used);
+    const dinov_named_tensor **sorted = dinov_tensors_sort(list->items, list->count);
     dinov_status               status = used && sorted ? DINOV_OK : dinov_fail_nomem(err, s->where, "the list of names");
 
+    *missing  = 0;
+    *leftover = names->leftover;
     for (size_t i = 0; i < wanted && status == DINOV_OK; i++) {
         dinov_param p;
-        dinov_param_at(m, i, &p);
-        const dinov_named_tensor *t     = dinov_tensors_find(sorted, s->count, p.name);
+        dinov_param_at(&survey->model, i, &p);
+        const dinov_named_tensor *t     = dinov_tensors_find(sorted, list->count, p.name);
         dinov_tensor              shape = {.rank = p.rank};
         memcpy(shape.dim, p.dim, sizeof p.dim);
         if (t) {
             char remark[DINOV_SHAPE_TEXT + 16] = "", expected[DINOV_SHAPE_TEXT];
             if (t->tensor.rank != p.rank || memcmp(t->tensor.dim, p.dim, (size_t)p.rank * sizeof p.dim[0]) != 0)
                 snprintf(remark, sizeof remark, "expected %s", dinov_shape_text(expected, &shape));
-            explain_line(t->name, p.name, &t->tensor, remark);
-            used[t - s->tensors] = true;
-            known++;
+            explain_made(p.name, &t->tensor, &names->made[t - list->items], remark);
+            used[t - list->items] = true;
         } else {
             explain_line("(missing)", p.name, &shape, "");
+            ++*missing;
         }
     }
+    for (size_t i = 0; i < list->count && status == DINOV_OK; i++) {
+        if (used[i] || names->made[i].pieces == 0) continue;
+        explain_made("(leftover)", &list->items[i].tensor, &names->made[i], "");
+        *leftover += (size_t)names->made[i].pieces;
+    }
     for (size_t i = 0; i < s->count && status == DINOV_OK; i++)
-        if (!used[i]) explain_line(s->tensors[i].name, "(leftover)", &s->tensors[i].tensor, "");
-    leftovers[0] = s->count - known;
-    leftovers[1] = wanted - known;
+        if (names->fate[i]) {
+            bool known = *names->fate[i] != '\0';
+            explain_line(s->tensors[i].name, known ? "(left out)" : "(leftover)", &s->tensors[i].tensor, names->fate[i]);
+        }
     dinov_free(sorted);
     dinov_free(used);
     return status;
@@ -287,30 +321,30 @@ static dinov_status explain_against(const dinov_reader *s, const dinov_model *m,
 
 static int run_explain(const dinov_tool *tool, int argc, char **argv)
 {
-    const dinov_recognise_options how = {.heads = heads};
-    size_t                        leftovers[2];
+    const dinov_recognise_options how    = {.heads = heads};
+    dinov_survey                  survey = {.has_model = false};
+    size_t                        missing, leftover;
     dinov_reader                  s;
-    dinov_model                   model;
-    dinov_error                   err;
+    dinov_error                   err, why;
 
     if (argc != 1) return dinov_tool_usage(tool, "expected one file, found %d", argc);
     dinov_status status = dinov_reader_open(&s, argv[0], (int)threads, &err);
     if (status == DINOV_OK) {
-        if (s.checkpoint)
-            model = dinov_checkpoint_weights(s.checkpoint)->model;
-        else
-            status = dinov_recognise_numbers(&model, s.tensors, s.count, &how, s.where, &err);
-        if (status == DINOV_OK) {
-            status = explain_against(&s, &model, leftovers, &err);
-            if (status == DINOV_OK) printf("%zu tensors, %zu left over, %zu missing\n", s.count, leftovers[0], leftovers[1]);
-            if (status == DINOV_OK && !s.checkpoint) status = dinov_recognise(&model, s.tensors, s.count, &how, s.where, &err);
-        } else {
-            for (size_t i = 0; i < s.count; i++) explain_line(s.tensors[i].name, "(leftover)", &s.tensors[i].tensor, "");
-            printf("%zu tensors, %zu left over\n", s.count, s.count);
+        dinov_status found = dinov_survey_make(&survey, &s, &how, &why);
+        if (survey.names.fate) status = explain_against(&s, &survey, &missing, &leftover, &err);
+        if (survey.names.fate && status == DINOV_OK) {
+            printf("%zu tensors, ", s.count);
+            if (survey.names.passed) printf("%zu left out, ", survey.names.passed);
+            printf("%zu left over, %zu missing\n", leftover, missing);
+        }
+        if (status == DINOV_OK && found != DINOV_OK) {
+            status = found;
+            err    = why;
         }
     }
     int code = dinov_tool_flush(tool);
     if (status != DINOV_OK) code = dinov_tool_fail(tool, &err);
+    dinov_survey_clear(&survey);
     dinov_reader_close(&s);
     return code;
 }
@@ -418,7 +452,8 @@ static int run_verify(const dinov_tool *tool, int argc, char **argv)
 {
     dinov_error err;
     if (argc != 1) return dinov_tool_usage(tool, "expected one file or run, found %d", argc);
-    dinov_status status = dinov_tool_is_run(argv[0]) ? verify_training(tool, argv[0], &err) : verify_file(argv[0], &err);
+    dinov_status status = dinov_tool_is_run(argv[0]) && !dinov_hf_is_folder(argv[0]) ? verify_training(tool, argv[0], &err)
+                                                                                     : verify_file(argv[0], &err);
     int          code   = dinov_tool_flush(tool);
     return status == DINOV_OK ? code : dinov_tool_fail(tool, &err);
 }

@@ -24,7 +24,9 @@ dinov_status dinov_tool_model_open(dinov_tool_model *m, const dinov_tool *tool, 
     dinov_status            status = DINOV_OK;
 
     m->path = path;
-    if (dinov_tool_is_run(path))
+    if (dinov_hf_is_folder(path))
+        status = DINOV_ERR_FORMAT;
+    else if (dinov_tool_is_run(path))
         DINOV_TRY(open_run(m, tool, path, threads, quiet, err));
     else
         status = dinov_checkpoint_open(&m->checkpoint, path, err);

@@ -6,17 +6,73 @@
 #include "dinov/image.h"
 #include "format/params.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
+enum { NOTES = 4, NOTE = 512 };
+
 struct dinov_import {
     dinov_reader       source;
+    dinov_survey       survey; /* of foreign weights */
     dinov_weights      weights;
     dinov_provenance   provenance;
     const dinov_proof *proof;
     char               sha256[DINOV_SHA_HEX + 1];
     char              *transforms;
+    char               notes[NOTES][NOTE];
+    size_t             note_count;
 };
+
+/* ---- What the source is ---- */
+
+dinov_status dinov_survey_make(dinov_survey *out, const dinov_reader *source, const dinov_recognise_options *options,
+                               dinov_error *err)
+{
+    dinov_recognise_options how = options ? *options : (dinov_recognise_options){0};
+    *out                        = (dinov_survey){.has_model = false};
+    DINOV_TRY(dinov_names_map(&out->names, source->tensors, source->count, source->where, err));
+    dinov_weights weights = {.tensors = out->names.tensors.items, .count = out->names.tensors.count};
+    if (source->checkpoint) {
+        out->model     = dinov_checkpoint_weights(source->checkpoint)->model;
+        out->has_model = true;
+        return DINOV_OK;
+    }
+    if (out->names.naming == DINOV_NAMING_HF && source->path) DINOV_TRY(dinov_hf_beside_read(&out->beside, source->path, err));
+
+    /* The caller's word, then the file's, then the hub's rule. */
+    const dinov_hf_config *config = &out->beside.config;
+    if (!how.heads) how.heads = source->facts.heads ? source->facts.heads : config->heads;
+    if (!(how.ln_eps > 0)) how.ln_eps = source->facts.ln_eps > 0 ? source->facts.ln_eps : config->ln_eps;
+    if (!how.interp && !how.compat && source->facts.has_interp) how.interp = &source->facts.interp;
+    if (weights.count == 0) weights.tensors = source->tensors, weights.count = source->count; /* to name what is there */
+    DINOV_TRY(dinov_recognise_numbers(&out->model, weights.tensors, weights.count, &how, source->where, err));
+    out->has_model = true;
+    if (out->beside.has_config) DINOV_TRY(dinov_hf_config_check(config, &out->model, out->beside.where, err));
+    weights.model = out->model;
+    DINOV_TRY(dinov_weights_check(&weights, source->where, err));
+    return dinov_names_check(&out->names, source->tensors, source->where, err);
+}
+
+bool dinov_survey_preprocess(dinov_preprocess *out, const dinov_survey *survey, const dinov_reader *source)
+{
+    const dinov_hf_beside *beside = &survey->beside;
+    dinov_preset           preset;
+    int64_t                w, h;
+
+    dinov_preprocess_default(out, &survey->model);
+    if (source->facts.has_preprocess) *out = source->facts.preprocess;
+    if (!beside->has_preprocess) return true;
+    if (!beside->said || dinov_preset_parse(&preset, beside->preprocess.preset, NULL) != DINOV_OK ||
+        dinov_preset_size(&preset, survey->model.patch, 1, 1, &w, &h, NULL) != DINOV_OK)
+        return false;
+    *out = beside->preprocess;
+    return true;
+}
+
+void dinov_survey_clear(dinov_survey *survey) { dinov_names_clear(&survey->names); }
+
+/* ---- The import ---- */
 
 /* Comma-separated, in order: what the source already had, then ours. */
 static dinov_status add_transform(dinov_import *in, const char *what, dinov_error *err)
@@ -47,7 +103,8 @@ static dinov_status take_checkpoint(dinov_import *in, const dinov_import_options
         in->proof = NULL;
         DINOV_TRY(add_transform(in, "heads", err));
     }
-    const dinov_interp *interp = o->recognise.interp;
+    const dinov_interp  rule   = dinov_compat_rule(o->recognise.compat, m->registers);
+    const dinov_interp *interp = o->recognise.interp ? o->recognise.interp : o->recognise.compat ? &rule : NULL;
     if (interp && (interp->offset != m->interp.offset || interp->antialias != m->interp.antialias)) {
         m->interp = *interp;
         in->proof = NULL;
@@ -56,26 +113,49 @@ static dinov_status take_checkpoint(dinov_import *in, const dinov_import_options
     return dinov_weights_check(&in->weights, in->source.where, err);
 }
 
+static void note(dinov_import *in, const char *format, ...) DINOV_PRINTF(2, 3);
+static void note(dinov_import *in, const char *format, ...)
+{
+    va_list args;
+    DINOV_ASSERT(in->note_count < NOTES);
+    va_start(args, format);
+    vsnprintf(in->notes[in->note_count++], NOTE, format, args);
+    va_end(args);
+}
+
+static void note_names(dinov_import *in)
+{
+    const dinov_names *names = &in->survey.names;
+    const char        *where = in->source.where;
+    char               text[DINOV_ESCAPED];
+    if (names->passed) {
+        const char *first = in->source.tensors[names->first_passed].name;
+        note(in, "%s: %zu tensors that are no part of the backbone are left out, the first is %s (%s)", where, names->passed,
+             dinov_escape(text, sizeof text, first, strlen(first)), names->fate[names->first_passed]);
+    }
+    if (!names->restored) note(in, "%s: has no mask_token, which only training uses: it becomes zeros", where);
+}
+
 static dinov_status take_foreign(dinov_import *in, const dinov_import_options *o, dinov_error *err)
 {
     const dinov_reader *s = &in->source;
-    if (s->rewritten && !o->recognise.interp)
+    if (s->rewritten && !o->recognise.interp && !o->recognise.compat)
         return dinov_fail(
             err, DINOV_ERR_FORMAT, "SRC-REWRITTEN",
             "%s: was a dinov checkpoint and was written again by another tool, or its first bytes are damaged: its digests "
             "and settings no longer hold. Use the original, or take the tensors as they are with --interp RULE",
             s->where);
-    in->weights = (dinov_weights){.tensors = s->tensors, .count = s->count, .map = s->map.data, .map_size = s->map.size};
-    /* The caller's word, then the file's, then the hub's rule. */
-    dinov_recognise_options how = o->recognise;
-    if (!how.heads) how.heads = s->facts.heads;
-    if (!(how.ln_eps > 0)) how.ln_eps = s->facts.ln_eps;
-    if (!how.interp && s->facts.has_interp) how.interp = &s->facts.interp;
-    DINOV_TRY(dinov_recognise(&in->weights.model, s->tensors, s->count, &how, s->where, err));
-    if (s->facts.has_preprocess)
-        in->weights.preprocess = s->facts.preprocess;
-    else
-        dinov_preprocess_default(&in->weights.preprocess, &in->weights.model);
+    DINOV_TRY(dinov_survey_make(&in->survey, s, &o->recognise, err));
+    DINOV_TRY(dinov_names_fill(&in->survey.names, s->where, err));
+    in->weights = (dinov_weights){.model    = in->survey.model,
+                                  .tensors  = in->survey.names.tensors.items,
+                                  .count    = in->survey.names.tensors.count,
+                                  .map      = s->map.data,
+                                  .map_size = s->map.size};
+    note_names(in);
+    if (!dinov_survey_preprocess(&in->weights.preprocess, &in->survey, s))
+        note(in, "%s: preprocessor_config.json beside it asks for what no preset does; %s is kept instead", s->where,
+             in->weights.preprocess.preset);
     in->provenance = (dinov_provenance){.source_format = dinov_layout_name(s->layout),
                                         .source_sha256 = "",
                                         .converter     = "dinov-convert " DINOV_VERSION_STRING,
@@ -84,7 +164,8 @@ static dinov_status take_foreign(dinov_import *in, const dinov_import_options *o
                                         .origin        = ""};
     if (*s->facts.transforms) DINOV_TRY(add_transform(in, s->facts.transforms, err));
     if (s->torch.copied) DINOV_TRY(add_transform(in, "row-major", err));
-    if (o->digest) {
+    if (*in->survey.names.transforms) DINOV_TRY(add_transform(in, in->survey.names.transforms, err));
+    if (o->digest && s->layout != DINOV_LAYOUT_SHARDS) { /* an index is not the weights */
         dinov_sha256 sha;
         DINOV_TRY(dinov_sha256_init(&sha, err));
         dinov_sha256_add(&sha, s->map.data, s->map.size);
@@ -132,6 +213,7 @@ fail:
 void dinov_import_close(dinov_import **import)
 {
     if (!import || !*import) return;
+    dinov_survey_clear(&(*import)->survey);
     dinov_reader_close(&(*import)->source);
     dinov_free((*import)->transforms);
     dinov_free(*import);
@@ -141,4 +223,8 @@ void dinov_import_close(dinov_import **import)
 const dinov_weights    *dinov_import_weights(const dinov_import *import) { return &import->weights; }
 const dinov_provenance *dinov_import_provenance(const dinov_import *import) { return &import->provenance; }
 const dinov_reader     *dinov_import_source(const dinov_import *import) { return &import->source; }
-const dinov_proof      *dinov_import_proof(const dinov_import *import) { return import->proof; }
+const char             *dinov_import_note(const dinov_import *import, size_t index)
+{
+    return index < import->note_count ? import->notes[index] : NULL;
+}
+const dinov_proof *dinov_import_proof(const dinov_import *import) { return import->proof; }

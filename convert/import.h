@@ -6,8 +6,27 @@
 #ifndef DINOV_CONVERT_IMPORT_H
 #define DINOV_CONVERT_IMPORT_H
 
+#include "convert/names.h"
 #include "convert/recognise.h"
 #include "convert/source.h"
+
+/* What a source is, as far as it can be told: every name's place, then the model, then the proof that nothing is missing or left.
+ * Nothing is copied yet. */
+typedef struct dinov_survey {
+    dinov_names     names;
+    dinov_hf_beside beside; /* of Hugging Face's weights */
+    dinov_model     model;
+    bool            has_model; /* also while tensors are missing or left over */
+} dinov_survey;
+
+/* After a failure *out holds what was found until then, and is also cleared by the caller. `options` may be NULL. Errors:
+ * convert/names.h, recognise.h, hfjson.h, ERR_SHAPE MODEL-*. */
+dinov_status dinov_survey_make(dinov_survey *out, const dinov_reader *source, const dinov_recognise_options *options,
+                               dinov_error *err);
+void         dinov_survey_clear(dinov_survey *survey);
+/* What the model, which is known, expects of its input: as the source says, else the official evaluation transform. False: the
+ * source asks for something that no preset does. */
+bool dinov_survey_preprocess(dinov_preprocess *out, const dinov_survey *survey, const dinov_reader *source);
 
 typedef struct dinov_import dinov_import;
 
@@ -31,6 +50,8 @@ void dinov_import_close(dinov_import **import);
 const dinov_weights    *dinov_import_weights(const dinov_import *import);
 const dinov_provenance *dinov_import_provenance(const dinov_import *import);
 const dinov_reader     *dinov_import_source(const dinov_import *import);
+/* What its owner should know of how it was read, a sentence each; NULL after the last. */
+const char *dinov_import_note(const dinov_import *import, size_t index);
 /* The golden vectors our own file carries, while its model is taken as it says; NULL otherwise. */
 const dinov_proof *dinov_import_proof(const dinov_import *import);
 

@@ -22,18 +22,6 @@ static const dinov_tensor *find(const struct names *n, const char *name)
     return NULL;
 }
 
-/* The first tensor whose name begins or ends so. */
-static const char *find_affix(const struct names *n, const char *prefix, const char *suffix)
-{
-    for (size_t i = 0; i < n->count; i++) {
-        const char *name = n->tensors[i].name;
-        size_t      size = strlen(name);
-        if (prefix && strncmp(name, prefix, strlen(prefix)) == 0) return name;
-        if (suffix && size >= strlen(suffix) && strcmp(name + size - strlen(suffix), suffix) == 0) return name;
-    }
-    return NULL;
-}
-
 /* The index of "blocks.7.norm1.weight", or -1; *rest is what follows it. */
 static int64_t block_index(const char *name, const char **rest)
 {
@@ -45,45 +33,26 @@ static int64_t block_index(const char *name, const char **rest)
     return index;
 }
 
-static dinov_status refuse(const char *where, dinov_error *err, const char *code, const char *name, const char *what)
+static const struct {
+    const char  *name;
+    dinov_interp without, with_registers;
+} compats[] = {
+    [DINOV_COMPAT_HUB]  = {"hub", {0.1, 0}, {0, 1}},
+    [DINOV_COMPAT_HF]   = {"hf", {0, 0}, {0, 1}},
+    [DINOV_COMPAT_TIMM] = {"timm", {0, 1}, {0, 1}},
+};
+
+dinov_interp dinov_compat_rule(dinov_compat compat, int64_t registers)
 {
-    char text[DINOV_ESCAPED];
-    return dinov_fail(err, DINOV_ERR_FORMAT, code, "%s: tensor %s: %s", where, dinov_escape(text, sizeof text, name, strlen(name)),
-                      what);
+    if (!compat) compat = DINOV_COMPAT_HUB;
+    return registers > 0 ? compats[compat].with_registers : compats[compat].without;
 }
 
-/* Other people's names for the same weights, and what to do about each. */
-static dinov_status refuse_other_layouts(const struct names *n, const char *where, dinov_error *err)
+dinov_compat dinov_compat_parse(const char *text)
 {
-    static const char *const prefixes[] = {"backbone.", "module.", "teacher.", "student.", "model.", "state_dict.", "encoder."};
-    const char              *hit, *rest;
-
-    if ((hit = find_affix(n, "embeddings.", NULL)) || (hit = find_affix(n, "dinov2.", NULL)) ||
-        (hit = find_affix(n, "dinov2_with_registers.", NULL)))
-        return refuse(where, err, "NAMES-HF", hit,
-                      "these are Hugging Face's names, which this version does not read yet; use the weights from the official hub "
-                      "(torch.hub.load('facebookresearch/dinov2', NAME))");
-    for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++)
-        if ((hit = find_affix(n, prefixes[i], NULL))) {
-            char what[256];
-            snprintf(what, sizeof what,
-                     "the names carry the prefix \"%s\", as training checkpoints do, which this version does not read yet; "
-                     "save the backbone's own state_dict()",
-                     prefixes[i]);
-            return refuse(where, err, "NAMES-PREFIX", hit, what);
-        }
-    if ((hit = find_affix(n, "reg_token", NULL)) || (find(n, "pos_embed") && find(n, "cls_token") && !find(n, "mask_token") &&
-                                                     (hit = find_affix(n, "patch_embed.proj.weight", NULL))))
-        return refuse(where, err, "NAMES-TIMM", hit,
-                      "without mask_token or with reg_token these are timm's names, which this version does not read yet; use the "
-                      "weights from the official hub (torch.hub.load('facebookresearch/dinov2', NAME))");
-    for (size_t i = 0; i < n->count; i++)
-        if (block_index(n->tensors[i].name, &rest) >= 0 && *rest >= '0' && *rest <= '9')
-            return refuse(
-                where, err, "NAMES-CHUNKED", n->tensors[i].name,
-                "blocks are numbered in chunks, as training checkpoints do, which this version does not read yet; save the "
-                "model with block_chunks=0");
-    return DINOV_OK;
+    for (int i = DINOV_COMPAT_HUB; i <= DINOV_COMPAT_TIMM; i++)
+        if (strcmp(text, compats[i].name) == 0) return (dinov_compat)i;
+    return 0;
 }
 
 static dinov_status wrong_shape(const char *where, dinov_error *err, const char *name, const char *what)
@@ -151,11 +120,9 @@ static dinov_status read_blocks(dinov_model *m, const struct names *n, const cha
 dinov_status dinov_recognise_numbers(dinov_model *out, const dinov_named_tensor *tensors, size_t count,
                                      const dinov_recognise_options *options, const char *where, dinov_error *err)
 {
-    static const dinov_interp with_registers = {0, 1}, without = {0.1, 0};
-    struct names              n = {tensors, count};
-    dinov_model               m = {.ln_eps = options && options->ln_eps > 0 ? options->ln_eps : 1e-6};
+    struct names n = {tensors, count};
+    dinov_model  m = {.ln_eps = options && options->ln_eps > 0 ? options->ln_eps : 1e-6};
 
-    DINOV_TRY(refuse_other_layouts(&n, where, err));
     DINOV_TRY(read_embeddings(&m, &n, where, err));
     DINOV_TRY(read_blocks(&m, &n, where, err));
     m.heads = options && options->heads ? options->heads : m.dim / 64;
@@ -163,7 +130,7 @@ dinov_status dinov_recognise_numbers(dinov_model *out, const dinov_named_tensor 
         return dinov_fail(err, DINOV_ERR_SHAPE, "MODEL-HEADS",
                           "%s: the width %lld is no multiple of 64, so the number of heads cannot be told; give --heads N", where,
                           (long long)m.dim);
-    m.interp = options && options->interp ? *options->interp : m.registers > 0 ? with_registers : without;
+    m.interp = options && options->interp ? *options->interp : dinov_compat_rule(options ? options->compat : 0, m.registers);
     DINOV_TRY(dinov_model_check(&m, where, err));
     *out = m;
     return DINOV_OK;

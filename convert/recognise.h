@@ -10,15 +10,26 @@
 #include "base/fail.h"
 #include "dinov/format.h"
 
+/* Whose code is to be agreed with where the weights say nothing: the rule of position interpolation. */
+typedef enum dinov_compat {
+    DINOV_COMPAT_HUB  = 1, /* offset 0.1; with registers 0 and antialias */
+    DINOV_COMPAT_HF   = 2, /* transformers: offset 0; with registers antialias too */
+    DINOV_COMPAT_TIMM = 3, /* offset 0 and antialias */
+} dinov_compat;
+
+dinov_interp dinov_compat_rule(dinov_compat compat, int64_t registers); /* 0: the hub's */
+/* "hub", "hf", "timm"; 0 for another word. */
+dinov_compat dinov_compat_parse(const char *text);
+
 typedef struct dinov_recognise_options {
     int64_t             heads;  /* 0 (default): dim / 64, as in every hub model */
     double              ln_eps; /* 0 (default): 1e-6, as in every hub model */
-    const dinov_interp *interp; /* NULL (default): with registers offset 0 and antialias, without 0.1 and none */
+    const dinov_interp *interp; /* NULL (default): as `compat` has it */
+    dinov_compat        compat; /* 0 (default): the hub's */
 } dinov_recognise_options;
 
 /* The model's numbers alone, from the few tensors that tell them; others may be missing or left over.
- * ERR_FORMAT: NAMES-HF, NAMES-TIMM, NAMES-PREFIX, NAMES-CHUNKED, NAMES-UNKNOWN (other layouts, each with
- * what to do); ERR_SHAPE: MODEL-GRID, MODEL-HEADS, MODEL-FFN, MODEL-SHAPE. `options` may be NULL. */
+ * ERR_FORMAT: NAMES-UNKNOWN; ERR_SHAPE: MODEL-GRID, MODEL-HEADS, MODEL-FFN, MODEL-SHAPE. `options` may be NULL. */
 dinov_status dinov_recognise_numbers(dinov_model *out, const dinov_named_tensor *tensors, size_t count,
                                      const dinov_recognise_options *options, const char *where, dinov_error *err);
 

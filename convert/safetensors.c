@@ -6,6 +6,7 @@
 #include "base/dtype.h"
 #include "base/file.h"
 #include "base/text.h"
+#include "convert/json.h"
 #include "format/table.h"
 
 #include <jansson.h>
@@ -15,7 +16,7 @@
 enum {
     MAX_HEADER = 100000000, /* the reference reader's */
     MAX_DEPTH  = 4,         /* header, tensor, shape; one to spare */
-    MAX_VALUES = 1 << 17,   /* commas and colons, about 8 a tensor: bounds the parsed form, 150 bytes each */
+    MAX_VALUES = 1 << 17,   /* about 8 a tensor */
     ALIGNMENT  = 64,
 };
 
@@ -31,31 +32,15 @@ static dinov_status refuse_entry(const char *where, dinov_error *err, const char
                       what);
 }
 
-/* Depth and number of values, before any parser sees the bytes. */
 static dinov_status check_limits(const char *json, size_t size, const char *where, dinov_error *err)
 {
-    long depth = 0, values = 0;
-    bool quoted = false;
-    for (size_t i = 0; i < size; i++) {
-        char c = json[i];
-        if (quoted) {
-            if (c == '\\')
-                i++;
-            else if (c == '"')
-                quoted = false;
-            continue;
-        }
-        quoted = c == '"';
-        if (c == '{' || c == '[') depth++;
-        if (c == '}' || c == ']') depth--;
-        if (c == ',' || c == ':') values++;
-        if (depth > MAX_DEPTH)
-            return dinov_fail(err, DINOV_ERR_LIMIT, "ST-DEPTH", "%s: safetensors header: expected at most %d levels, found more",
-                              where, MAX_DEPTH);
-        if (values > MAX_VALUES)
-            return dinov_fail(err, DINOV_ERR_LIMIT, "ST-LARGE", "%s: safetensors header: expected at most %d values, found more",
-                              where, MAX_VALUES);
-    }
+    dinov_json_extent extent = dinov_json_measure(json, size);
+    if (extent.depth > MAX_DEPTH)
+        return dinov_fail(err, DINOV_ERR_LIMIT, "ST-DEPTH", "%s: safetensors header: expected at most %d levels, found more", where,
+                          MAX_DEPTH);
+    if (extent.values > MAX_VALUES)
+        return dinov_fail(err, DINOV_ERR_LIMIT, "ST-LARGE", "%s: safetensors header: expected at most %d values, found more", where,
+                          MAX_VALUES);
     return DINOV_OK;
 }
 

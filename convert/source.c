@@ -20,6 +20,7 @@ const char *dinov_layout_name(dinov_layout layout)
     case DINOV_LAYOUT_LEGACY:
         return "pth";
     case DINOV_LAYOUT_SAFETENSORS:
+    case DINOV_LAYOUT_SHARDS:
         return "safetensors";
     }
     return "?";
@@ -34,6 +35,14 @@ static dinov_status refuse_foreign(const uint8_t *data, size_t size, const char 
         err, DINOV_ERR_FORMAT, "SRC-UNKNOWN",
         "%s: expected a dinov checkpoint, a .pth written by torch.save or a safetensors file, found %zu bytes that begin \"%s\"",
         where, size, dinov_escape(text, sizeof text, data, size < 12 ? size : 12));
+}
+
+/* An object as text. */
+static bool is_json(const uint8_t *data, size_t size)
+{
+    size_t at = 0;
+    while (at < size && at < 4096 && (data[at] == ' ' || data[at] == '\t' || data[at] == '\r' || data[at] == '\n')) at++;
+    return at < size && data[at] == '{';
 }
 
 dinov_status dinov_layout_detect(dinov_layout *out, bool *rewritten, const void *bytes, size_t size, const char *where,
@@ -59,6 +68,10 @@ dinov_status dinov_layout_detect(dinov_layout *out, bool *rewritten, const void 
         *out       = ours ? DINOV_LAYOUT_DINOV : DINOV_LAYOUT_SAFETENSORS;
         return DINOV_OK;
     }
+    if (is_json(data, size)) {
+        *out = DINOV_LAYOUT_SHARDS;
+        return DINOV_OK;
+    }
     return refuse_foreign(data, size, where, err);
 }
 
@@ -80,6 +93,11 @@ static dinov_status read_tensors(dinov_reader *s, const void *data, size_t size,
     case DINOV_LAYOUT_SAFETENSORS:
         DINOV_TRY(dinov_safetensors_read(&s->plain, data, size, s->where, err));
         break;
+    case DINOV_LAYOUT_SHARDS:
+        DINOV_TRY(dinov_shards_read(&s->shards, &s->files, data, size, s->where, err));
+        s->tensors = s->shards.tensors.items;
+        s->count   = s->shards.tensors.count;
+        return DINOV_OK;
     }
     s->tensors = s->plain.items;
     s->count   = s->plain.count;
@@ -96,9 +114,14 @@ static dinov_status name_source(dinov_reader *out, const char *path, dinov_error
 
 dinov_status dinov_reader_open(dinov_reader *out, const char *path, int threads, dinov_error *err)
 {
-    DINOV_TRY(name_source(out, path, err));
-    DINOV_TRY(dinov_map_open(&out->map, path, err));
-    DINOV_TRY(dinov_files_open(&out->files, path, out->where, err));
+    char *file;
+    *out = (dinov_reader){.files = {.folder = -1}};
+    DINOV_TRY(dinov_hf_find(&file, path, err));
+    dinov_status named = name_source(out, file, err);
+    out->path          = file;
+    DINOV_TRY(named);
+    DINOV_TRY(dinov_map_open(&out->map, file, err));
+    DINOV_TRY(dinov_files_open(&out->files, file, out->where, err));
     return read_tensors(out, out->map.data, out->map.size, threads, err);
 }
 
@@ -113,8 +136,10 @@ void dinov_reader_close(dinov_reader *source)
 {
     dinov_checkpoint_close(&source->checkpoint);
     dinov_tensors_clear(&source->plain);
+    dinov_shards_clear(&source->shards);
     dinov_files_close(&source->files);
     if (source->map.data) dinov_map_close(&source->map);
     dinov_free(source->where);
+    dinov_free(source->path);
     *source = (dinov_reader){.files = {.folder = -1}};
 }

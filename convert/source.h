@@ -8,6 +8,7 @@
 #define DINOV_CONVERT_SOURCE_H
 
 #include "convert/files.h"
+#include "convert/hf.h"
 #include "convert/torch.h"
 #include "dinov/format.h"
 
@@ -16,9 +17,10 @@ typedef enum dinov_layout {
     DINOV_LAYOUT_PTH         = 2,
     DINOV_LAYOUT_SAFETENSORS = 3,
     DINOV_LAYOUT_LEGACY      = 4, /* pth as of before PyTorch 1.6 */
+    DINOV_LAYOUT_SHARDS      = 5, /* the index of a model in several safetensors files */
 } dinov_layout;
 
-/* "dinov", "pth" for both kinds of it, "safetensors" */
+/* "dinov", "pth" for both kinds of it, "safetensors" for shards too */
 const char *dinov_layout_name(dinov_layout layout);
 
 /* Which reader the bytes are for. *rewritten: plain safetensors that carries a checkpoint's metadata, because
@@ -39,6 +41,7 @@ typedef struct dinov_facts {
 } dinov_facts;
 
 typedef struct dinov_reader {
+    char                     *path;  /* NULL: bytes in memory */
     char                     *where; /* the path, escaped */
     dinov_map                 map;
     dinov_files               files; /* beside it */
@@ -49,10 +52,12 @@ typedef struct dinov_reader {
     size_t                    count;
     dinov_torch_notes         torch;
     dinov_tensors             plain;
+    dinov_shards              shards;
     dinov_checkpoint         *checkpoint; /* NULL unless ours */
 } dinov_reader;
 
-/* Maps and reads `path`. `threads` (0: all cores) check what the layout protects with CRCs. */
+/* Maps and reads `path`; a folder of Hugging Face's, or the config.json in it, stands for the weights in it (ERR_FORMAT:
+ * HF-FOLDER). `threads` (0: all cores) check what the layout protects with CRCs. */
 dinov_status dinov_reader_open(dinov_reader *out, const char *path, int threads, dinov_error *err);
 
 /* The same for bytes in memory, which stay alive until close. */

@@ -32,8 +32,8 @@ static int64_t parse_size(const char *text)
     return n;
 }
 
-/* What eval:N resizes the shorter side to. Less than N, which leaves nothing to crop, for N = 1, 3, 5 only. */
-static int64_t eval_shorter(int64_t n) { return n * 256 / 224 / 2 * 2; }
+/* Less than N, which leaves nothing to crop, for N = 1, 3, 5 only. */
+int64_t dinov_preset_shorter(int64_t n) { return n * 256 / 224 / 2 * 2; }
 
 static bool parse(dinov_preset *out, const char *text)
 {
@@ -43,7 +43,7 @@ static bool parse(dinov_preset *out, const char *text)
         out->kind = kinds[i].kind;
         out->size = text[length] ? parse_size(text + length + 1) : out->kind == DINOV_PRESET_EVAL ? 224 : 0;
         if (out->kind == DINOV_PRESET_FULL) return text[length] == '\0';
-        return out->size > 0 && (out->kind != DINOV_PRESET_EVAL || eval_shorter(out->size) >= out->size);
+        return out->size > 0 && (out->kind != DINOV_PRESET_EVAL || dinov_preset_shorter(out->size) >= out->size);
     }
     return false;
 }
@@ -77,9 +77,9 @@ dinov_status dinov_preset_size(const dinov_preset *preset, int64_t patch, int64_
     DINOV_ASSERT(patch > 0 && width > 0 && height > 0 && width <= DINOV_IMAGE_MAX_SIDE && height <= DINOV_IMAGE_MAX_SIDE);
     switch (preset->kind) {
     case DINOV_PRESET_EVAL:
-        if (eval_shorter(n) < n)
+        if (dinov_preset_shorter(n) < n)
             return dinov_fail(err, DINOV_ERR_CONFIG, "OPT-PRESET", "preset: eval:%lld would crop more than it resizes to, %lld",
-                              (long long)n, (long long)eval_shorter(n));
+                              (long long)n, (long long)dinov_preset_shorter(n));
     /* fall through */
     case DINOV_PRESET_SQUARE:
         if (n % patch != 0)
@@ -124,7 +124,7 @@ static dinov_window resized_window(const dinov_preset *preset, const dinov_image
     *resized_w = w;
     *resized_h = h;
     if (preset->kind != DINOV_PRESET_EVAL) return (dinov_window){0, 0, w, h};
-    int64_t shorter = eval_shorter(preset->size);
+    int64_t shorter = dinov_preset_shorter(preset->size);
     bool    wide    = image->width > image->height;
     *resized_w      = wide ? shorter * image->width / image->height : shorter;
     *resized_h      = wide ? shorter : shorter * image->height / image->width;

@@ -39,6 +39,9 @@ typedef struct dinov_preset {
 /* Reads the grammar above. ERR_CONFIG says what is allowed. */
 dinov_status dinov_preset_parse(dinov_preset *out, const char *text, dinov_error *err);
 
+/* What eval:N resizes the shorter side to. */
+int64_t dinov_preset_shorter(int64_t n);
+
 /* 8-bit RGB, rows top to bottom, no padding. `pixels` is owned; release with dinov_image_clear. */
 typedef struct dinov_image {
     uint8_t *pixels; /* [height, width, 3] */

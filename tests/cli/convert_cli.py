@@ -433,7 +433,7 @@ class Ckpt(Case):
             self.assertIn("vit d64 l2 h1 p14", self.ckpt("show", path).stdout)
         other = self.show(self.put("hf", safetensors_of(OrderedDict(("embeddings." + k, v) for k, v in self.state.items()))))
         self.assertIsNone(other["model"])
-        self.assertEqual(other["why_no_model"]["code"], "NAMES-HF")
+        self.assertEqual(other["why_no_model"]["code"], "NAMES-UNKNOWN")
         proof = self.show(self.ours)["proof"]
         self.assertEqual([(c["height"] // 14, c["width"] // 14) for c in proof["cases"]][0], (2, 2))
         self.assertTrue(any(c["height"] != c["width"] for c in proof["cases"]))
@@ -449,9 +449,9 @@ class Ckpt(Case):
             self.assertEqual([x.split()[2] for x in lines[:-1]], list(self.state))
             self.assertTrue(lines[-1].endswith("0 left over, 0 missing"))
         broken = OrderedDict(self.state)
-        broken["head.weight"] = broken.pop("norm.bias")
+        broken["heads.weight"] = broken.pop("norm.bias")
         out = self.ckpt("explain", self.put("broken", pth_of(broken)), code=2, error="MODEL-MISSING").stdout
-        self.assertRegex(out, r"head\.weight +-> \(leftover\)")
+        self.assertRegex(out, r"heads\.weight +-> \(leftover\)")
         self.assertRegex(out, r"\(missing\) +-> norm\.bias")
         self.assertIn("1 left over, 1 missing", out)
         wrong = OrderedDict(self.state)
@@ -459,7 +459,7 @@ class Ckpt(Case):
         out = self.ckpt("explain", self.put("wrong", pth_of(wrong)), code=2, error="MODEL-SHAPE").stdout
         self.assertRegex(out, r"norm\.bias.*\[65\].*expected \[64\]")
         out = self.ckpt("explain", self.put("hf", safetensors_of(OrderedDict(("embeddings." + k, v) for k, v in self.state.items()))),
-                        code=2, error="NAMES-HF").stdout
+                        code=2, error="NAMES-UNKNOWN").stdout
         self.assertEqual(out.count("(leftover)"), len(self.state))
         self.ckpt("explain", self.put("junk", b"junk"), code=2, error="SRC-UNKNOWN")
 

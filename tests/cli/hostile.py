@@ -5,6 +5,7 @@ unsafe or damaged input that the readers know, one case for each way in.
 import struct
 import zlib
 
+import names
 from weightfiles import *  # noqa: F401,F403
 from weightfiles import Entry, Storage, Tensor
 
@@ -521,22 +522,46 @@ def model_cases():
             del state[name]
         return change
 
-    yield "Hugging Face names", st(renamed(lambda k: "embeddings." + k)), "NAMES-HF"
-    yield "Hugging Face names, prefixed", st(renamed(lambda k: "dinov2." + k)), "NAMES-HF"
-    yield "timm names", st(drop("mask_token")), "NAMES-TIMM"
-    yield "timm names with registers", st(renamed(lambda k: "reg_token" if k == "register_tokens" else k), registers=4), "NAMES-TIMM"
-    for prefix in ("backbone.", "module.", "teacher.backbone.", "student."):
-        yield "prefix " + prefix, st(renamed(lambda k, p=prefix: p + k)), "NAMES-PREFIX"
-    yield "chunked blocks", st(renamed(lambda k: k.replace("blocks.0.", "blocks.0.0."))), "NAMES-CHUNKED"
+    def pieces(change):
+        """Hugging Face's names for block 0's qkv weight, changed."""
+        def of(state):
+            out = OrderedDict((names.hf_name(k), v) for k, v in state.items())
+            names.split(out, "blocks.0.attn.qkv.weight", state["blocks.0.attn.qkv.weight"])
+            names.split(out, "blocks.0.attn.qkv.bias", state["blocks.0.attn.qkv.bias"])
+            change(out)
+            return out
+        return of
+
+    query = "encoder.layer.0.attention.attention.%s.weight"
+    yield "Hugging Face names of another model", st(renamed(lambda k: "embeddings." + k)), "NAMES-UNKNOWN"
+    yield "a key missing", st(pieces(lambda out: out.pop(query % "key"))), "NAMES-PIECES"
+    yield "a key of another width", st(pieces(lambda out: out.update({query % "key": tensor(64, 32)}))), "NAMES-PIECES"
+    yield "a key of another height", st(pieces(lambda out: out.update({query % "key": tensor(63, 64)}))), "NAMES-PIECES"
+    yield "a key of another rank", st(pieces(lambda out: out.update({query % "key": tensor(4096)}))), "NAMES-PIECES"
+    yield "a key of another dtype", st(pieces(lambda out: out.update(
+        {query % "key": Tensor(Storage(0, "F16", b"\0" * 8192), (64, 64))}))), "NAMES-PIECES"
+    yield "a key twice", st(pieces(lambda out: out.update({"encoder.layer.0.attention.k_proj.weight": tensor(64, 64)}))), "NAMES-TWICE"
+    yield "qkv of scalars", st(pieces(lambda out: out.update({query % n: tensor() for n in ("query", "key", "value")}))), "NAMES-PIECES"
+    yield "two models", st(lambda state: OrderedDict([(p + k, v) for p in ("model.", "module.") for k, v in state.items()])), "NAMES-TWICE"
+    yield "hub and Hugging Face names", st(pieces(lambda out: out.update({"cls_token": tensor(1, 1, 64)}))), "NAMES-LEFTOVER"
+    yield "one rank's flat shard", st(put("_fsdp_wrapped_module._flat_param", tensor(64))), "NAMES-FLAT"
+    yield "flat shard of a newer torch", st(renamed(lambda k: "model.student.backbone._fsdp_wrapped_module.blocks.0.flat_param")), "NAMES-FLAT"
+    yield "a chunk twice", st(lambda state: OrderedDict([*state.items(), ("blocks.1.0.norm1.bias", tensor(64))])), "NAMES-TWICE"
+    yield "timm positions no square", st(lambda state: names.timm(state) | {"pos_embed": tensor(1, 18, 64)}, registers=4), "MODEL-GRID"
+    yield "fc1 of twice fc2, odd", st(put("blocks.0.mlp.fc1.weight", tensor(513, 64))), "MODEL-SHAPE"
+    yield "norm with a tail", st(put("norm.weight.x\u202e", tensor(64))), "NAME-BAD"
+    yield "norm with a long tail", st(put("norm." + "x" * 900, tensor(64))), "NAMES-LEFTOVER"
+    yield "LayerScale in one block", st(put("blocks.1.ls1.gamma", tensor(64)), depth=2, layerscale=False), "MODEL-LEFTOVER"
+    yield "mask token of another rank and no class token", st(lambda state: OrderedDict((k, v) for k, v in state.items() if k[1:] != "ls_token")), "MODEL-MISSING"
     yield "no blocks", st(renamed(lambda k: k.replace("blocks.", "layers."))), "MODEL-FFN"
     yield "both FFN kinds", st(put("blocks.0.mlp.w12.weight", tensor(512, 64))), "MODEL-FFN"
     yield "grid no square", st(put("pos_embed", tensor(1, 18, 64))), "MODEL-GRID"
     yield "patch no square", st(put("patch_embed.proj.weight", tensor(64, 3, 14, 16))), "MODEL-SHAPE"
     yield "patch of rank 2", st(put("patch_embed.proj.weight", tensor(64, 588))), "MODEL-SHAPE"
     yield "one tensor missing", st(drop("blocks.0.attn.proj.bias")), "MODEL-MISSING"
-    yield "one tensor left over", st(put("head.weight", tensor(10, 64))), "MODEL-LEFTOVER"
+    yield "one tensor left over", st(put("heads.weight", tensor(10, 64))), "NAMES-LEFTOVER"
     yield "a block missing", st(renamed(lambda k: k.replace("blocks.0.", "blocks.1."))), ("MODEL-FFN", "MODEL-MISSING")
-    yield "block number of 2^40", st(put("blocks.1099511627776.norm1.weight", tensor(64))), "MODEL-LEFTOVER"
+    yield "block number of 2^40", st(put("blocks.1099511627776.norm1.weight", tensor(64))), "NAMES-LEFTOVER"
     yield "block number of a million", st(put("blocks.1000000.norm1.weight", tensor(64))), "MODEL-NUMBERS"
     yield "one shape wrong", st(put("blocks.0.norm2.weight", tensor(65))), "MODEL-SHAPE"
     yield "width 96 without heads", st(lambda state: None, dim=96), "MODEL-HEADS"

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the seeds of the fuzz targets pickle, zip, pth, legacy and safetensors under tests/fuzz/corpus/, and the
+"""Writes the seeds of the fuzz targets pickle, zip, pth, legacy, safetensors, hfjson and names under tests/fuzz/corpus/, and the
 model of tests/unit/convert.c.
 
 usage: seeds_convert.py        (again after the hostile cases changed; the result is committed)
 """
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -12,7 +13,9 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "cli"))
 
+import convert_names  # noqa: E402
 import hostile  # noqa: E402
+import names  # noqa: E402
 from weightfiles import *  # noqa: E402,F401,F403
 from weightfiles import Entry, Storage, Tensor  # noqa: E402
 
@@ -26,7 +29,7 @@ def put(target, raw):
 
 
 def main():
-    for target in ("pickle", "zip", "pth", "legacy", "safetensors"):
+    for target in ("pickle", "zip", "pth", "legacy", "safetensors", "hfjson", "names"):
         shutil.rmtree(os.path.join(HERE, "corpus", target), ignore_errors=True)
         os.makedirs(os.path.join(HERE, "corpus", target))
 
@@ -52,6 +55,18 @@ def main():
     entries = [Entry(e.name, e.plain, method=8 * (e.name == "data/6")) for e in pth_entries(mixed)]
     with open(os.path.join(HERE, "..", "unit", "convert-tiny.pth"), "wb") as f:
         f.write(zip_of(entries))
+
+    document = {"metadata": {"total_size": 4}, "weight_map": {"a": "x.safetensors", "b": "y.safetensors"}}
+    for value in (convert_names.CONFIG, convert_names.PREPROCESSOR, document, {"weight_map": {"a": "../x"}},
+                  convert_names.CONFIG | {"model_type": "dinov2_with_registers", "num_register_tokens": 4, "patch_size": [14, 14]},
+                  convert_names.PREPROCESSOR | {"do_center_crop": False, "size": {"height": 70, "width": 70}}):
+        put("hfjson", json.dumps(value).encode())
+    for state in (model(dim=2, grid=2, patch=1, depth=2), model(dim=2, grid=2, patch=1, depth=1, registers=1, swiglu=True, hidden=2)):
+        heads = OrderedDict([("teacher.dino_head.mlp.0.bias", state["norm.bias"])])
+        for theirs in (state, names.hf(state), names.hf(state, 5), names.timm(state), names.chunked(state, 1),
+                       OrderedDict(("teacher.backbone." + k, v) for k, v in state.items()) | heads):
+            lines = ["%s %s%s" % (k, "", ",".join(map(str, v.shape))) for k, v in theirs.items()]
+            put("names", "\n".join(lines).encode())
 
     for name, raw, codes in hostile.cases():
         group = codes[0].split("-")[0]

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A folder of files that appears whole or not at all: filled under a temporary name beside its own,
+ * synced, renamed, its parent synced.
+ */
+#ifndef DINOV_BASE_FOLDER_H
+#define DINOV_BASE_FOLDER_H
+
+#include "base/fail.h"
+
+#include <stdbool.h>
+
+typedef struct dinov_new_folder dinov_new_folder;
+
+/* Starts `path`. An existing one is refused (ERR_IO: IO-EXISTS), here and again at commit, unless `replaces` is given and
+ * says true of every name in it, all of them plain files. */
+dinov_status dinov_new_folder_open(dinov_new_folder **out, const char *path, bool (*replaces)(const char *name), dinov_error *err);
+/* Where files are put until then: "PATH.tmp-PID-N". */
+const char *dinov_new_folder_path(const dinov_new_folder *folder);
+/* Makes it appear, durably; frees *folder either way. */
+dinov_status dinov_new_folder_commit(dinov_new_folder **folder, dinov_error *err);
+/* Leaves nothing behind; NULL, or a pointer to NULL, is allowed. */
+void dinov_new_folder_abort(dinov_new_folder **folder);
+
+/* Removes a folder of plain files of which `owns` says true; anything else in it stays, and then the folder too. */
+void dinov_folder_remove(const char *path, bool (*owns)(const char *name));
+
+#endif
