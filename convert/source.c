@@ -2,6 +2,7 @@
 #include "convert/source.h"
 
 #include "base/alloc.h"
+#include "convert/onnx/read.h"
 #include "convert/safetensors.h"
 #include "format/foreign.h"
 #include "format/header.h"
@@ -18,6 +19,8 @@ const char *dinov_layout_name(dinov_layout layout)
         return "pth";
     case DINOV_LAYOUT_SAFETENSORS:
         return "safetensors";
+    case DINOV_LAYOUT_ONNX:
+        return "onnx";
     }
     return "?";
 }
@@ -29,7 +32,7 @@ static dinov_status refuse_foreign(const uint8_t *data, size_t size, const char 
     if (f) return dinov_fail(err, DINOV_ERR_FORMAT, f->code, "%s: this is %s; %s", where, f->what, f->advice);
     return dinov_fail(
         err, DINOV_ERR_FORMAT, "SRC-UNKNOWN",
-        "%s: expected a dinov checkpoint, a .pth written by torch.save or a safetensors file, found %zu bytes that begin \"%s\"",
+        "%s: expected a dinov checkpoint, a .pth written by torch.save, a safetensors file or an ONNX model, found %zu bytes that begin \"%s\"",
         where, size, dinov_escape(text, sizeof text, data, size < 12 ? size : 12));
 }
 
@@ -52,6 +55,10 @@ dinov_status dinov_layout_detect(dinov_layout *out, bool *rewritten, const void 
         *out       = ours ? DINOV_LAYOUT_DINOV : DINOV_LAYOUT_SAFETENSORS;
         return DINOV_OK;
     }
+    if (dinov_foreign_onnx(data, size)) {
+        *out = DINOV_LAYOUT_ONNX;
+        return DINOV_OK;
+    }
     return refuse_foreign(data, size, where, err);
 }
 
@@ -71,6 +78,12 @@ static dinov_status read_tensors(dinov_reader *s, const void *data, size_t size,
         return DINOV_OK;
     case DINOV_LAYOUT_SAFETENSORS:
         DINOV_TRY(dinov_safetensors_read(&s->plain, data, size, s->where, err));
+        s->tensors = s->plain.items;
+        s->count   = s->plain.count;
+        return DINOV_OK;
+    case DINOV_LAYOUT_ONNX:
+        s->files.where = s->where;
+        DINOV_TRY(dinov_onnx_read(&s->plain, &s->facts, &s->files, data, size, s->where, err));
         s->tensors = s->plain.items;
         s->count   = s->plain.count;
         return DINOV_OK;

@@ -15,14 +15,15 @@ typedef enum dinov_layout {
     DINOV_LAYOUT_DINOV       = 1, /* our checkpoint */
     DINOV_LAYOUT_PTH         = 2,
     DINOV_LAYOUT_SAFETENSORS = 3,
+    DINOV_LAYOUT_ONNX        = 4,
 } dinov_layout;
 
-/* "dinov", "pth", "safetensors" */
+/* "dinov", "pth", "safetensors", "onnx" */
 const char *dinov_layout_name(dinov_layout layout);
 
 /* Which reader the bytes are for. *rewritten: plain safetensors that carries a checkpoint's metadata, because
  * another tool wrote it again or its first bytes are damaged. ERR_FORMAT: SRC-EMPTY, SRC-TAR, SRC-LEGACY, SRC-PICKLE, SRC-PREVIEW,
- * SRC-GGUF, SRC-ONNX, SRC-ARCHIVE, SRC-LFS, SRC-WEBPAGE, SRC-HDF5, SRC-NUMPY, SRC-UNKNOWN. */
+ * SRC-GGUF, SRC-ARCHIVE, SRC-LFS, SRC-WEBPAGE, SRC-HDF5, SRC-NUMPY, SRC-UNKNOWN. */
 dinov_status dinov_layout_detect(dinov_layout *out, bool *rewritten, const void *data, size_t size, const char *where,
                                  dinov_error *err);
 
