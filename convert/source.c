@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "convert/legacy.h"
+#include "convert/onnx/read.h"
 #include "convert/pth.h"
 #include "convert/safetensors.h"
 #include "format/foreign.h"
@@ -22,6 +23,8 @@ const char *dinov_layout_name(dinov_layout layout)
     case DINOV_LAYOUT_SAFETENSORS:
     case DINOV_LAYOUT_SHARDS:
         return "safetensors";
+    case DINOV_LAYOUT_ONNX:
+        return "onnx";
     }
     return "?";
 }
@@ -33,7 +36,7 @@ static dinov_status refuse_foreign(const uint8_t *data, size_t size, const char 
     if (f) return dinov_fail(err, DINOV_ERR_FORMAT, f->code, "%s: this is %s; %s", where, f->what, f->advice);
     return dinov_fail(
         err, DINOV_ERR_FORMAT, "SRC-UNKNOWN",
-        "%s: expected a dinov checkpoint, a .pth written by torch.save or a safetensors file, found %zu bytes that begin \"%s\"",
+        "%s: expected a dinov checkpoint, a .pth written by torch.save, a safetensors file or an ONNX model, found %zu bytes that begin \"%s\"",
         where, size, dinov_escape(text, sizeof text, data, size < 12 ? size : 12));
 }
 
@@ -72,6 +75,10 @@ dinov_status dinov_layout_detect(dinov_layout *out, bool *rewritten, const void 
         *out = DINOV_LAYOUT_SHARDS;
         return DINOV_OK;
     }
+    if (dinov_foreign_onnx(data, size)) {
+        *out = DINOV_LAYOUT_ONNX;
+        return DINOV_OK;
+    }
     return refuse_foreign(data, size, where, err);
 }
 
@@ -98,6 +105,10 @@ static dinov_status read_tensors(dinov_reader *s, const void *data, size_t size,
         s->tensors = s->shards.tensors.items;
         s->count   = s->shards.tensors.count;
         return DINOV_OK;
+    case DINOV_LAYOUT_ONNX:
+        s->files.where = s->where;
+        DINOV_TRY(dinov_onnx_read(&s->plain, &s->facts, &s->files, data, size, s->where, err));
+        break;
     }
     s->tensors = s->plain.items;
     s->count   = s->plain.count;

@@ -18,14 +18,15 @@ typedef enum dinov_layout {
     DINOV_LAYOUT_SAFETENSORS = 3,
     DINOV_LAYOUT_LEGACY      = 4, /* pth as of before PyTorch 1.6 */
     DINOV_LAYOUT_SHARDS      = 5, /* the index of a model in several safetensors files */
+    DINOV_LAYOUT_ONNX        = 6,
 } dinov_layout;
 
-/* "dinov", "pth" for both kinds of it, "safetensors" for shards too */
+/* "dinov", "pth" for both kinds of it, "safetensors" for shards too, "onnx" */
 const char *dinov_layout_name(dinov_layout layout);
 
 /* Which reader the bytes are for. *rewritten: plain safetensors that carries a checkpoint's metadata, because
  * another tool wrote it again or its first bytes are damaged. ERR_FORMAT: SRC-EMPTY, SRC-TAR, SRC-PICKLE, SRC-PREVIEW,
- * SRC-GGUF, SRC-ONNX, SRC-ARCHIVE, SRC-LFS, SRC-WEBPAGE, SRC-HDF5, SRC-NUMPY, SRC-UNKNOWN. */
+ * SRC-GGUF, SRC-ARCHIVE, SRC-LFS, SRC-WEBPAGE, SRC-HDF5, SRC-NUMPY, SRC-UNKNOWN. */
 dinov_status dinov_layout_detect(dinov_layout *out, bool *rewritten, const void *data, size_t size, const char *where,
                                  dinov_error *err);
 

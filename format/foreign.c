@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "format/foreign.h"
 
-#include <stdbool.h>
 #include <string.h>
 
 static const struct {
@@ -26,11 +25,10 @@ static const struct {
 
 static const dinov_foreign pickle = {"SRC-PICKLE", "a bare pickle, which is never executed here",
                                      "save it with torch.save in PyTorch 1.6 or newer"};
-static const dinov_foreign onnx   = {"SRC-ONNX", "an ONNX model, which this version does not read yet",
-                                     "convert the original hub weights instead"};
+static const dinov_foreign onnx   = {"CK-FORMAT", "an ONNX model", "dinov-convert makes a checkpoint of it"};
 
 /* An ONNX model is a protobuf message without a magic: ir_version, then one of its string or graph fields. */
-static bool looks_like_onnx(const uint8_t *p, size_t size)
+bool dinov_foreign_onnx(const uint8_t *p, size_t size)
 {
     return size > 4 && p[0] == 0x08 && p[1] > 0 && p[1] < 0x20 && (p[2] == 0x12 || p[2] == 0x1a || p[2] == 0x3a || p[2] == 0x42);
 }
@@ -41,5 +39,5 @@ const dinov_foreign *dinov_foreign_find(const uint8_t *data, size_t size)
         if (size >= known[i].at + known[i].size && memcmp(data + known[i].at, known[i].magic, known[i].size) == 0)
             return &known[i].foreign;
     if (size >= 2 && data[0] == 0x80 && data[1] <= 5) return &pickle;
-    return looks_like_onnx(data, size) ? &onnx : NULL;
+    return dinov_foreign_onnx(data, size) ? &onnx : NULL;
 }

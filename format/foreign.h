@@ -6,6 +6,7 @@
 #ifndef DINOV_FORMAT_FOREIGN_H
 #define DINOV_FORMAT_FOREIGN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,5 +18,8 @@ typedef struct dinov_foreign {
 
 /* NULL: none of them. */
 const dinov_foreign *dinov_foreign_find(const uint8_t *data, size_t size);
+
+/* It begins as ONNX models do, which have no magic. */
+bool dinov_foreign_onnx(const uint8_t *data, size_t size);
 
 #endif

@@ -153,19 +153,19 @@ static Onnx__AttributeProto *attribute(dinov_onnx_graph *g, const char *name, On
     return g->failed ? NULL : a;
 }
 
-void dinov_onnx_int(dinov_onnx_graph *g, const char *name, int64_t value)
+void dinov_onnx_set_int(dinov_onnx_graph *g, const char *name, int64_t value)
 {
     Onnx__AttributeProto *a = attribute(g, name, ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__INT);
     if (a) a->has_i = 1, a->i = value;
 }
 
-void dinov_onnx_float(dinov_onnx_graph *g, const char *name, float value)
+void dinov_onnx_set_float(dinov_onnx_graph *g, const char *name, float value)
 {
     Onnx__AttributeProto *a = attribute(g, name, ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__FLOAT);
     if (a) a->has_f = 1, a->f = value;
 }
 
-void dinov_onnx_ints(dinov_onnx_graph *g, const char *name, int count, const int64_t *values)
+void dinov_onnx_set_ints(dinov_onnx_graph *g, const char *name, int count, const int64_t *values)
 {
     Onnx__AttributeProto *a    = attribute(g, name, ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__INTS);
     int64_t              *copy = dinov_onnx_take(g, (size_t)count * sizeof *copy);

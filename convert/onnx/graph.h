@@ -40,9 +40,9 @@ void dinov_onnx_graph_clear(dinov_onnx_graph *g);
 /* Values are names, valid until clear. `name` without the scope; inputs end in NULL, and "" is an input left out. */
 const char *dinov_onnx_op(dinov_onnx_graph *g, const char *name, const char *op, ...) __attribute__((sentinel));
 /* Of the node made last: attributes, a further output, a domain other than ONNX's own. */
-void        dinov_onnx_int(dinov_onnx_graph *g, const char *attribute, int64_t value);
-void        dinov_onnx_float(dinov_onnx_graph *g, const char *attribute, float value);
-void        dinov_onnx_ints(dinov_onnx_graph *g, const char *attribute, int count, const int64_t *values);
+void        dinov_onnx_set_int(dinov_onnx_graph *g, const char *attribute, int64_t value);
+void        dinov_onnx_set_float(dinov_onnx_graph *g, const char *attribute, float value);
+void        dinov_onnx_set_ints(dinov_onnx_graph *g, const char *attribute, int count, const int64_t *values);
 const char *dinov_onnx_output(dinov_onnx_graph *g, const char *name);
 void        dinov_onnx_domain(dinov_onnx_graph *g, const char *domain);
 

@@ -23,7 +23,7 @@ static const char *whole(dinov_onnx_graph *g, const char *name, int64_t value)
 static const char *to_float(dinov_onnx_graph *g, const char *name, const char *x)
 {
     const char *y = dinov_onnx_op(g, name, "Cast", x, NULL);
-    dinov_onnx_int(g, "to", ONNX__TENSOR_PROTO__DATA_TYPE__FLOAT);
+    dinov_onnx_set_int(g, "to", ONNX__TENSOR_PROTO__DATA_TYPE__FLOAT);
     return y;
 }
 

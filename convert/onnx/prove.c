@@ -20,7 +20,7 @@ static dinov_status compare_outputs(struct proving *p, const dinov_onnx_case *c,
     const int64_t batch = p->options->batch ? p->options->batch : 1, dim = c->model->dim;
     size_t        count = dinov_onnx_port_count(p->options);
     if (dinov_ort_count(p->graph) != count)
-        return dinov_fail(err, DINOV_ERR_CORRUPT, "ONNX-PROOF", "%s: expected %zu outputs, found %zu", p->where, count,
+        return dinov_fail(err, DINOV_ERR_CORRUPT, "GRAPH-PROOF", "%s: expected %zu outputs, found %zu", p->where, count,
                           dinov_ort_count(p->graph));
     for (size_t i = 0; i < count; i++) {
         dinov_ort_output   out;
@@ -32,7 +32,7 @@ static dinov_status compare_outputs(struct proving *p, const dinov_onnx_case *c,
         bool single = port.kind == DINOV_ONNX_CLS;
         if (strcmp(out.name, port.name) != 0 || out.rank != (single ? 2 : 3) || out.dim[0] != batch ||
             out.dim[out.rank - 1] != dim || (!single && out.dim[1] != rows))
-            return dinov_fail(err, DINOV_ERR_CORRUPT, "ONNX-PROOF",
+            return dinov_fail(err, DINOV_ERR_CORRUPT, "GRAPH-PROOF",
                               "%s: expected the output %s of %lld x %lld rows, found %s of another shape", p->where, port.name,
                               (long long)batch, (long long)rows, out.name);
         dinov_agreement a = {.output = port.name, .height = c->height, .width = c->width, .cosine = 1};
@@ -83,6 +83,6 @@ dinov_status dinov_onnx_prove(dinov_ort *graph, dinov_engine *engine, const dino
             DINOV_TRY(prove_size(&p, engine, sides[i][0] * patch, sides[i][1] * patch, err));
     }
     return p.bad == 0 ? DINOV_OK
-                      : dinov_fail(err, DINOV_ERR_CORRUPT, "ONNX-PROOF",
+                      : dinov_fail(err, DINOV_ERR_CORRUPT, "GRAPH-PROOF",
                                    "%s: %d outputs in ONNX Runtime are further from the source's than is allowed", where, p.bad);
 }

@@ -8,7 +8,7 @@
 #include "convert/onnx/case.h"
 #include "convert/onnx/ort.h"
 
-/* Runs `graph` on cases at its size, or at several where it has none, and calls `note` for each output. ERR_CORRUPT ONNX-PROOF
+/* Runs `graph` on cases at its size, or at several where it has none, and calls `note` for each output. ERR_CORRUPT GRAPH-PROOF
  * when one is further away than dinov_agreement_allowed, after all were noted. `engine` has the source's weights. */
 dinov_status dinov_onnx_prove(dinov_ort *graph, dinov_engine *engine, const dinov_onnx_options *options, const char *where,
                               dinov_agreement_note *note, void *arg, dinov_error *err);

@@ -36,7 +36,7 @@ static const char *op2(struct net *n, const char *name, const char *op, const ch
 static const char *cast(struct net *n, const char *name, const char *x, dinov_dtype dtype)
 {
     const char *y = op1(n, name, "Cast", x);
-    dinov_onnx_int(n->g, "to", dinov_onnx_type(dtype));
+    dinov_onnx_set_int(n->g, "to", dinov_onnx_type(dtype));
     return y;
 }
 
@@ -58,7 +58,7 @@ static const char *reshape(struct net *n, const char *name, const char *x, const
 static const char *transpose(struct net *n, const char *name, const char *x, int rank, const int64_t *order)
 {
     const char *y = op1(n, name, "Transpose", x);
-    dinov_onnx_ints(n->g, "perm", rank, order);
+    dinov_onnx_set_ints(n->g, "perm", rank, order);
     return y;
 }
 
@@ -97,8 +97,8 @@ static const char *layer_norm(struct net *n, const char *out, const char *x, con
 {
     const char *y =
         dinov_onnx_op(n->g, out, "LayerNormalization", x, vector(n, weight, DINOV_F32), vector(n, bias, DINOV_F32), NULL);
-    dinov_onnx_int(n->g, "axis", -1);
-    dinov_onnx_float(n->g, "epsilon", (float)n->m->ln_eps);
+    dinov_onnx_set_int(n->g, "axis", -1);
+    dinov_onnx_set_float(n->g, "epsilon", (float)n->m->ln_eps);
     return y;
 }
 
@@ -139,13 +139,13 @@ static const char *attention(struct net *n, const char *x)
 
     const char *qkv = linear(n, "attn.qkv", x, n->m->qkv_bias);
     const char *q   = dinov_onnx_op(n->g, "attn.q_rows", "Split", qkv, dinov_onnx_const_i64(n->g, "attn.parts", 1, 3, parts), NULL);
-    dinov_onnx_int(n->g, "axis", -1);
+    dinov_onnx_set_int(n->g, "axis", -1);
     const char *k = dinov_onnx_output(n->g, "attn.k_rows"), *v = dinov_onnx_output(n->g, "attn.v_rows");
 
     if (n->o->fuse) {
         y = dinov_onnx_op(n->g, "attn.rows", "MultiHeadAttention", q, k, v, NULL);
         dinov_onnx_domain(n->g, "com.microsoft");
-        dinov_onnx_int(n->g, "num_heads", H);
+        dinov_onnx_set_int(n->g, "num_heads", H);
         return linear(n, "attn.proj", y, true);
     }
     q     = transpose(n, "attn.q", reshape(n, "attn.q_heads", q, "attn.apart", 4, apart), 4, rows);
@@ -155,7 +155,7 @@ static const char *attention(struct net *n, const char *x)
     const char *score =
         op2(n, "attn.scores", "MatMul", op2(n, "attn.q_scaled", "Mul", q, scale), op2(n, "attn.k_scaled", "Mul", k, scale));
     const char *share = op1(n, "attn.softmax", "Softmax", widen(n, "attn.scores.cast", score));
-    dinov_onnx_int(n->g, "axis", -1);
+    dinov_onnx_set_int(n->g, "axis", -1);
     y = op2(n, "attn.heads", "MatMul", narrow(n, "attn.softmax.cast", share), v);
     y = reshape(n, "attn.joined", transpose(n, "attn.rows", y, 4, rows), "attn.together", 3, together);
     return linear(n, "attn.proj", y, true);
@@ -176,7 +176,7 @@ static const char *mlp(struct net *n, const char *x)
     if (n->m->ffn == DINOV_FFN_MLP) return linear(n, "mlp.fc2", gelu(n, linear(n, "mlp.fc1", x, true)), true);
     const char *both = linear(n, "mlp.w12", x, true);
     const char *a    = dinov_onnx_op(n->g, "mlp.a", "Split", both, dinov_onnx_const_i64(n->g, "mlp.parts", 1, 2, parts), NULL);
-    dinov_onnx_int(n->g, "axis", -1);
+    dinov_onnx_set_int(n->g, "axis", -1);
     const char *b    = dinov_onnx_output(n->g, "mlp.b");
     const char *silu = op2(n, "mlp.silu", "Mul", a, op1(n, "mlp.sigmoid", "Sigmoid", a));
     return linear(n, "mlp.w3", op2(n, "mlp.hidden", "Mul", silu, b), true);
@@ -218,7 +218,7 @@ static const char *for_all(struct net *n, const char *name, const char *x, int64
         return op2(n, name, "Expand", x, dinov_onnx_const_i64(n->g, dinov_onnx_text(n->g, "%s.shape", name), 1, 3, shape));
     const char *size = dinov_onnx_op(n->g, dinov_onnx_text(n->g, "%s.size", name), "Concat", n->batch,
                                      dinov_onnx_const_i64(n->g, dinov_onnx_text(n->g, "%s.one", name), 1, 2, shape + 1), NULL);
-    dinov_onnx_int(n->g, "axis", 0);
+    dinov_onnx_set_int(n->g, "axis", 0);
     return op2(n, name, "Expand", x, size);
 }
 
@@ -288,8 +288,8 @@ static const char *embed(struct net *n, const char *image)
     const char *x = dinov_onnx_op(n->g, "patch_embed.proj", "Conv", narrow(n, "patch_embed.cast", image),
                                   weight_as(n, "patch_embed.proj.weight", n->o->dtype, 4, patch),
                                   vector(n, "patch_embed.proj.bias", n->o->dtype), NULL);
-    dinov_onnx_ints(n->g, "kernel_shape", 2, kernel);
-    dinov_onnx_ints(n->g, "strides", 2, kernel);
+    dinov_onnx_set_ints(n->g, "kernel_shape", 2, kernel);
+    dinov_onnx_set_ints(n->g, "strides", 2, kernel);
     if (n->o->batch == 0) {
         const char *shape = op1(n, "patch_embed.shape", "Shape", x);
         n->batch = op2(n, "patch_embed.batch", "Gather", shape, dinov_onnx_const_i64(n->g, "patch_embed.first", 1, 1, &zero));
@@ -315,7 +315,7 @@ static const char *embed(struct net *n, const char *image)
     } else {
         x = dinov_onnx_op(n->g, "tokens", "Concat", cls, x, NULL);
     }
-    dinov_onnx_int(n->g, "axis", 1);
+    dinov_onnx_set_int(n->g, "axis", 1);
     return x;
 }
 
@@ -356,7 +356,7 @@ static void take(struct net *n, const dinov_onnx_port_of *port, const char *y)
 
     if (port->kind == DINOV_ONNX_CLS) {
         op2(n, port->name, "Gather", y, dinov_onnx_const_i64(n->g, "outputs.first", 0, 1, &zero));
-        dinov_onnx_int(n->g, "axis", 1);
+        dinov_onnx_set_int(n->g, "axis", 1);
         dim[1] = n->m->dim;
         dinov_onnx_port(n->g, false, port->name, ONNX__TENSOR_PROTO__DATA_TYPE__FLOAT, 2, dim, names);
         return;
@@ -430,32 +430,32 @@ dinov_status dinov_onnx_options_check(dinov_onnx_options *o, const dinov_model *
     if (!o->hf_names && !o->cls && !o->patch && !o->reg) o->cls = o->patch = true;
     if (!o->layer_count) o->layers[o->layer_count++] = (int)m->depth - 1;
     if (o->opset < DINOV_ONNX_OPSET_MIN || o->opset > DINOV_ONNX_OPSET_MAX)
-        return dinov_fail(err, DINOV_ERR_CONFIG, "ONNX-OPSET", "opset: expected %d to %d, found %d", DINOV_ONNX_OPSET_MIN,
+        return dinov_fail(err, DINOV_ERR_CONFIG, "GRAPH-OPSET", "opset: expected %d to %d, found %d", DINOV_ONNX_OPSET_MIN,
                           DINOV_ONNX_OPSET_MAX, o->opset);
     if (o->dtype == DINOV_BF16 && o->opset < OPSET_BF16)
-        return dinov_fail(err, DINOV_ERR_CONFIG, "ONNX-OPSET",
+        return dinov_fail(err, DINOV_ERR_CONFIG, "GRAPH-OPSET",
                           "opset: expected at least %d for bf16, whose Conv older ones lack, found %d", OPSET_BF16, o->opset);
     if (o->height % m->patch || o->width % m->patch || !o->height != !o->width || o->height > 65535 || o->width > 65535)
-        return dinov_fail(err, DINOV_ERR_CONFIG, "ONNX-SIZE",
+        return dinov_fail(err, DINOV_ERR_CONFIG, "GRAPH-SIZE",
                           "%s: size: expected multiples of the patch, %lld, up to 65535, found %lldx%lld", where,
                           (long long)m->patch, (long long)o->height, (long long)o->width);
     if (o->reg && !m->registers)
-        return dinov_fail(err, DINOV_ERR_CONFIG, "ONNX-OUTPUT", "%s: output reg: this model has no register tokens", where);
+        return dinov_fail(err, DINOV_ERR_CONFIG, "GRAPH-OUTPUT", "%s: output reg: this model has no register tokens", where);
     if (o->hf_names && (o->cls || o->patch || o->reg || o->layer_count > 1 || o->layers[0] != m->depth - 1))
         return dinov_fail(
-            err, DINOV_ERR_CONFIG, "ONNX-OUTPUT",
+            err, DINOV_ERR_CONFIG, "GRAPH-OUTPUT",
             "names hf: the outputs are last_hidden_state and pooler_output; expected no features and no layers beside it");
     for (int i = 0; i < o->layer_count; i++) {
         if (o->layers[i] < 0) o->layers[i] += (int)m->depth;
         bool again = false;
         for (int j = 0; j < i; j++) again = again || o->layers[j] == o->layers[i];
         if (o->layers[i] < 0 || o->layers[i] >= m->depth || again)
-            return dinov_fail(err, DINOV_ERR_CONFIG, "ONNX-LAYER",
+            return dinov_fail(err, DINOV_ERR_CONFIG, "GRAPH-LAYER",
                               "%s: layers: expected different ones of %lld blocks, found another", where, (long long)m->depth);
     }
     qsort(o->layers, (size_t)o->layer_count, sizeof o->layers[0], ascending);
     if (m->grid_h != m->grid_w)
-        return dinov_fail(err, DINOV_ERR_UNSUPPORTED, "ONNX-MODEL", "%s: expected a square trained grid, found %lld x %lld", where,
+        return dinov_fail(err, DINOV_ERR_UNSUPPORTED, "GRAPH-MODEL", "%s: expected a square trained grid, found %lld x %lld", where,
                           (long long)m->grid_h, (long long)m->grid_w);
     return DINOV_OK;
 }

@@ -23,8 +23,8 @@ typedef struct dinov_onnx_options {
     bool        fuse;                                   /* operators of ONNX Runtime's own domain */
 } dinov_onnx_options;
 
-/* Fills in defaults and refuses what no graph can be: ERR_CONFIG (ONNX-SIZE, ONNX-LAYER, ONNX-OPSET, ONNX-OUTPUT);
- * ERR_UNSUPPORTED (ONNX-MODEL). `where` is the model, for messages. */
+/* Fills in defaults and refuses what no graph can be: ERR_CONFIG (GRAPH-SIZE, GRAPH-LAYER, GRAPH-OPSET, GRAPH-OUTPUT);
+ * ERR_UNSUPPORTED (GRAPH-MODEL). `where` is the model, for messages. */
 dinov_status dinov_onnx_options_check(dinov_onnx_options *o, const dinov_model *model, const char *where, dinov_error *err);
 
 /* Outputs in the graph's order. */

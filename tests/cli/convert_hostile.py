@@ -59,9 +59,9 @@ def main():
                 print("FAIL %s: %s" % (name, "; ".join(problems)))
     root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
     raised = set()
-    for path in glob.glob(os.path.join(root, "convert", "*.c")):
+    for path in glob.glob(os.path.join(root, "convert", "**", "*.c"), recursive=True):
         with open(path) as f:
-            raised.update(re.findall(r'"((?:ZIP|PKL|PTH|ST|SRC|NAMES?|MODEL)-[A-Z0-9-]+)"', f.read()))
+            raised.update(re.findall(r'"((?:ZIP|PKL|PTH|ST|SRC|NAMES?|MODEL|ONNX)-[A-Z0-9-]+)"', f.read()))
     with open(os.path.join(root, "docs", "errors.md")) as f:
         documented = f.read()
     for code in sorted(raised - seen) + sorted(c for c in raised if not re.search(r"\b%s\b" % c, documented)):

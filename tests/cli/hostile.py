@@ -6,6 +6,7 @@ import struct
 import zlib
 
 import names
+from onnxhostile import onnx_cases
 from weightfiles import *  # noqa: F401,F403
 from weightfiles import Entry, Storage, Tensor
 
@@ -360,7 +361,6 @@ def foreign_cases():
     yield "tar", b"storages" + b"\0" * 249 + b"ustar\x0000" + b"\0" * 248, "SRC-TAR"
     yield "preview", b"PYTORCH1" + b"\0" * 64, "SRC-PREVIEW"
     yield "GGUF", b"GGUF\3\0\0\0" + b"\0" * 64, "SRC-GGUF"
-    yield "ONNX", b"\x08\x08\x12\x07pytorch\x1a\x051.8.0:" + b"\0" * 64, "SRC-ONNX"
     yield "numpy", b"\x93NUMPY\1\0" + b"\0" * 64, "SRC-NUMPY"
     yield "HDF5", b"\x89HDF\r\n\x1a\n" + b"\0" * 64, "SRC-HDF5"
     yield "gzip", b"\x1f\x8b\x08" + b"\0" * 64, "SRC-ARCHIVE"
@@ -576,7 +576,7 @@ def as_file(raw):
 
 def cases():
     for group in (opcode_cases, global_cases, call_cases, machine_cases, storage_cases, tensor_cases, layout_cases, zip_cases,
-                  record_cases, legacy_cases, safetensors_cases, model_cases):
+                  record_cases, legacy_cases, safetensors_cases, model_cases, onnx_cases):
         for name, raw, codes in group():
             yield name, as_file(raw), (codes,) if isinstance(codes, str) else codes
     for name, raw, codes in foreign_cases():

@@ -61,12 +61,12 @@ class Onnx(unittest.TestCase):
         return done
 
     def test_refusals(self):
-        self.convert("--size", "100x224", code=64, word="[ONNX-SIZE]")
-        self.convert("--dtype", "bf16", "--opset", 17, code=64, word="[ONNX-OPSET]")
-        self.convert("--layers", "0,2", code=64, word="[ONNX-LAYER]")
-        self.convert("--layers", "1,-1", code=64, word="[ONNX-LAYER]")
-        self.convert("--features", "cls,reg", code=64, word="[ONNX-OUTPUT]")
-        self.convert("--names", "hf", "--features", "cls", code=64, word="[ONNX-OUTPUT]")
+        self.convert("--size", "100x224", code=64, word="[GRAPH-SIZE]")
+        self.convert("--dtype", "bf16", "--opset", 17, code=64, word="[GRAPH-OPSET]")
+        self.convert("--layers", "0,2", code=64, word="[GRAPH-LAYER]")
+        self.convert("--layers", "1,-1", code=64, word="[GRAPH-LAYER]")
+        self.convert("--features", "cls,reg", code=64, word="[GRAPH-OUTPUT]")
+        self.convert("--names", "hf", "--features", "cls", code=64, word="[GRAPH-OUTPUT]")
 
     def test_usage(self):
         for wrong in (["--size", "224x"], ["--size", "0"], ["--size", "224", "--dynamic-size"], ["--batch", "2", "--dynamic-batch"], ["--dtype", "f64"],
@@ -153,8 +153,8 @@ class Onnx(unittest.TestCase):
     def test_what_the_runtime_says(self):
         """A library that answers as the model's name asks (fake_ort.c)."""
         size = ["--size", "70", "--ort", FAKE]
-        for name, code, word in (("refuse", 2, "[ORT-REFUSED]"), ("run", 2, "[ORT-RUN]"), ("kind", 2, "[ORT-OUTPUT]"), ("names", 2, "[ONNX-PROOF]"),
-                                 ("fewer", 2, "[ONNX-PROOF]"), ("wrong", 2, "[ONNX-PROOF]"), ("kernel", 0, "cannot run it here")):
+        for name, code, word in (("refuse", 2, "[ORT-REFUSED]"), ("run", 2, "[ORT-RUN]"), ("kind", 2, "[ORT-OUTPUT]"), ("names", 2, "[GRAPH-PROOF]"),
+                                 ("fewer", 2, "[GRAPH-PROOF]"), ("wrong", 2, "[GRAPH-PROOF]"), ("kernel", 0, "cannot run it here")):
             self.out = f"{self.work.name}/{name}.onnx"
             done = self.convert(*size, code=code, word=word)
             self.assertNotIn("\x1b", done.stderr)

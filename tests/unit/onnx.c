@@ -32,7 +32,7 @@ static void a_grid_that_is_not_square_is_refused(void **state)
     (void)state;
     tiny_make(&t, 8, DINOV_F32);
     assert_int_equal(dinov_onnx_options_check(&o, &t.weights.model, "here", &err), DINOV_ERR_UNSUPPORTED);
-    assert_string_equal(err.code, "ONNX-MODEL");
+    assert_string_equal(err.code, "GRAPH-MODEL");
     tiny_free(&t);
 }
 

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "convert/onnx/document.h"
+
+#include "dinov/image.h"
+#include "format/json.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* The numbers that the graph has, too, are the same. */
+static bool agrees(const json_t *root, const dinov_model *found, dinov_facts *facts)
+{
+    json_int_t patch, dim, depth, heads, registers;
+    if (json_unpack((json_t *)(uintptr_t)root, "{s:{s:I,s:I,s:I,s:I,s:I,s:f,s:{s:f,s:b}}}", "model", "patch", &patch, "dim", &dim,
+                    "depth", &depth, "heads", &heads, "registers", &registers, "ln_eps", &facts->ln_eps, "position", "offset",
+                    &facts->interp.offset, "antialias", &facts->interp.antialias) != 0)
+        return false;
+    facts->heads      = heads;
+    facts->has_interp = 1;
+    return patch == found->patch && dim == found->dim && depth == found->depth && registers == found->registers && heads > 0 &&
+           heads <= dim && dim % heads == 0 && (!found->heads || heads == found->heads) &&
+           (float)facts->ln_eps == (float)found->ln_eps && facts->interp.offset >= 0 && facts->interp.offset < 1;
+}
+
+static bool read_triple(const json_t *array, float out[3])
+{
+    for (size_t i = 0; i < 3; i++) {
+        out[i] = (float)json_number_value(json_array_get(array, i));
+        if (!isfinite(out[i])) return false;
+    }
+    return json_array_size(array) == 3;
+}
+
+/* Left out when it is not one that dinov-infer could follow. */
+static void read_preprocess(const json_t *root, const dinov_model *found, dinov_facts *facts)
+{
+    const json_t    *part = json_object_get(root, "preprocess");
+    const char      *text = json_string_value(json_object_get(part, "preset"));
+    dinov_preprocess p    = {0};
+    dinov_preset     preset;
+    int64_t          w, h;
+    if (!text || dinov_preset_parse(&preset, text, NULL) != DINOV_OK ||
+        dinov_preset_size(&preset, found->patch, 1, 1, &w, &h, NULL) != DINOV_OK)
+        return;
+    if (snprintf(p.preset, sizeof p.preset, "%s", text) >= (int)sizeof p.preset) return;
+    if (!read_triple(json_object_get(part, "mean"), p.mean) || !read_triple(json_object_get(part, "std"), p.std)) return;
+    if (!(p.std[0] > 0 && p.std[1] > 0 && p.std[2] > 0)) return;
+    facts->preprocess     = p;
+    facts->has_preprocess = 1;
+}
+
+bool dinov_onnx_document(dinov_facts *facts, const dinov_model *found, const char *json, size_t size)
+{
+    static const dinov_json at    = {"", "the dinov document", "backbone"};
+    dinov_facts             heard = *facts;
+    json_t                 *root  = NULL;
+    if (dinov_json_limits(json, size, &at, NULL) != DINOV_OK || dinov_json_load(&root, json, size, &at, NULL) != DINOV_OK)
+        return false;
+    bool ok = agrees(root, found, &heard);
+    if (ok) read_preprocess(root, found, &heard);
+    if (ok) *facts = heard;
+    json_decref(root);
+    return ok;
+}
