@@ -8,6 +8,9 @@ dinov_python(convert_hostile quick cli/convert_hostile.py $<TARGET_FILE:dinov-co
 dinov_python(convert_formats full cli/convert_torch.py ${CONVERT_TOOLS} formats)
 dinov_python(convert_official full cli/convert_torch.py ${CONVERT_TOOLS} official)
 
-foreach(target pickle zip pth safetensors)
+dinov_python(convert_onnx_small quick cli/convert_onnx_small.py ${CONVERT_TOOLS})
+dinov_python(convert_onnx full cli/convert_onnx.py $<TARGET_FILE:dinov-convert> $<TARGET_FILE:dinov-infer>)
+
+foreach(target pickle zip pth safetensors onnx onnxdata)
     dinov_fuzz(${target} dinov_convert)
 endforeach()
