@@ -13,7 +13,10 @@ dinov_test_program(repack cli/repack.c dinov_convert)
 dinov_python(convert_pth full cli/convert_pth.py ${CONVERT_TOOLS} $<TARGET_FILE:dinov-demo-model> $<TARGET_FILE:repack>)
 dinov_python(convert_official full cli/convert_torch.py ${CONVERT_TOOLS} official)
 
-foreach(target pickle zip pth legacy safetensors hfjson names)
+dinov_python(convert_onnx_small quick cli/convert_onnx_small.py ${CONVERT_TOOLS})
+dinov_python(convert_onnx full cli/convert_onnx.py $<TARGET_FILE:dinov-convert> $<TARGET_FILE:dinov-infer>)
+
+foreach(target pickle zip pth legacy safetensors hfjson names onnx onnxdata)
     dinov_fuzz(${target} dinov_convert)
 endforeach()
 add_library(fake_ort MODULE cli/fake_ort.c)

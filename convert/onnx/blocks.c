@@ -331,28 +331,37 @@ static bool check_scale(dinov_onnx_match *m, int32_t value, double scale, bool c
         "folded into the weights, and cannot be taken out again exactly)");
 }
 
-/* A mask that lets everything pass: all zeros, or where positions are not negative, as some exporters leave it. */
+/* A constant of zeros, or one of truth values that are all true. */
+static bool lets_pass(const dinov_onnx_match *m, int32_t value, bool truth)
+{
+    const dinov_onnx_view *v    = dinov_onnx_view_of(m->constants, value);
+    bool                   real = v && (v->dtype == DINOV_F32 || v->dtype == DINOV_F16 || v->dtype == DINOV_BF16);
+    if (!v || (truth ? v->dtype != DINOV_BOOL : !real) || !dinov_onnx_view_plain(v)) return false;
+    uint64_t bytes = dinov_onnx_view_count(v) * dinov_dtype_size(v->dtype), i = 0;
+    while (i < bytes && v->data[i] == truth) i++;
+    return i == bytes;
+}
+
+/* A mask that lets everything pass: all zeros, all true, or zero where positions 0, 1, 2.. are not negative, as an exporter leaves
+ * it. */
 static bool empty_mask(const dinov_onnx_match *m, int32_t value)
 {
-    value                      = dinov_onnx_past(m, value, true);
-    const dinov_onnx_view *all = dinov_onnx_view_of(m->constants, value);
-    if (all) {
-        uint64_t bytes = dinov_onnx_view_count(all) * (all->dtype == DINOV_F32 ? 4 : 2), i = 0;
-        if ((all->dtype != DINOV_F32 && all->dtype != DINOV_F16 && all->dtype != DINOV_BF16) || !dinov_onnx_view_plain(all))
-            return false;
-        while (i < bytes && all->data[i] == 0) i++;
-        return i == bytes;
-    }
-    if (!dinov_onnx_made_by(m, value, "Where")) return false;
-    int32_t condition = input(m, value, 0);
-    for (int i = 0; i < LONGEST; i++) {
-        condition = dinov_onnx_past(m, condition, true);
-        if (!dinov_onnx_made_by(m, condition, "Expand")) break;
-        condition = input(m, condition, 0);
-    }
-    double least;
-    return dinov_onnx_made_by(m, condition, "GreaterOrEqual") && dinov_onnx_number(m->constants, input(m, condition, 1), &least) &&
-           least == 0 && dinov_onnx_made_by(m, dinov_onnx_past(m, input(m, condition, 0), true), "Range");
+    double number;
+    value = dinov_onnx_past(m, value, true);
+    if (lets_pass(m, value, false) || lets_pass(m, value, true)) return true;
+    if (!dinov_onnx_made_by(m, value, "Where") || !lets_pass(m, input(m, value, 1), false)) return false;
+    int32_t test = dinov_onnx_past(m, input(m, value, 0), true);
+    if (lets_pass(m, test, true)) return true;
+    if (dinov_onnx_made_by(m, test, "Expand")) test = dinov_onnx_past(m, input(m, test, 0), true);
+    if (!dinov_onnx_made_by(m, test, "GreaterOrEqual") || !dinov_onnx_number(m->constants, input(m, test, 1), &number) ||
+        number != 0)
+        return false;
+    int32_t positions = dinov_onnx_past(m, input(m, test, 0), true), other;
+    if (dinov_onnx_made_by(m, positions, "Add") &&
+        dinov_onnx_with_number(m, dinov_onnx_maker(m->model, positions), &number, &other) && number == 0)
+        positions = other;
+    return dinov_onnx_made_by(m, positions, "Range") && dinov_onnx_number(m->constants, input(m, positions, 0), &number) &&
+           number == 0;
 }
 
 /* From the softmax back to the product of q and k. */
@@ -406,14 +415,21 @@ static bool spelled_attention(dinov_onnx_match *m, int32_t value, dinov_onnx_bra
                                                             computed || parts[0].computed || parts[1].computed, out->heads);
 }
 
+/* Of the inputs of an attention node from `first` on there is at most the one that is added to scores, an empty mask. */
+static bool nothing_more(dinov_onnx_match *m, int32_t value, uint32_t first, uint32_t mask)
+{
+    for (uint32_t i = first; i < maker(m, value)->ins; i++)
+        if (input(m, value, i) != DINOV_ONNX_NONE && (i != mask || !empty_mask(m, input(m, value, i))))
+            return dinov_onnx_miss(m, value, AT_INSIDE, "expected attention without mask and past");
+    return true;
+}
+
 /* A node that has q, k and v as inputs: ONNX's Attention, onnxruntime's MultiHeadAttention. */
 static bool fused_attention(dinov_onnx_match *m, int32_t value, bool ort, dinov_onnx_branch *out)
 {
     struct part            parts[3];
     const dinov_onnx_node *node = maker(m, value);
-    for (uint32_t i = ort ? 4 : 3; i < node->ins; i++)
-        if (input(m, value, i) != DINOV_ONNX_NONE)
-            return dinov_onnx_miss(m, value, AT_INSIDE, "expected attention without mask and past");
+    if (!nothing_more(m, value, ort ? 4 : 3, ort ? 5 : 3)) return false;
     if (dinov_onnx_int(node, ort ? "unidirectional" : "is_causal", 0) || dinov_onnx_float(node, "softcap", 0) != 0)
         return dinov_onnx_miss(m, value, AT_INSIDE, "expected attention from every token to every token");
     for (uint32_t i = 0; i < 3; i++)
@@ -443,9 +459,7 @@ static bool packed_attention(dinov_onnx_match *m, int32_t value, dinov_onnx_bran
     int                    count = dinov_onnx_ints(node, "qkv_hidden_sizes", sizes, 3);
     dinov_onnx_linear     *l     = &out->in[0];
     *l                           = (dinov_onnx_linear){.input = input(m, value, 0)};
-    for (uint32_t i = 3; i < node->ins; i++)
-        if (input(m, value, i) != DINOV_ONNX_NONE)
-            return dinov_onnx_miss(m, value, AT_INSIDE, "expected attention without mask and past");
+    if (!nothing_more(m, value, 3, 5)) return false;
     if (l->input == DINOV_ONNX_NONE || !take_weight(l, dinov_onnx_view_of(m->constants, input(m, value, 1)), false) ||
         !take_bias(l, dinov_onnx_view_of(m->constants, input(m, value, 2))) || dinov_onnx_int(node, "unidirectional", 0) ||
         (count >= 0 && (count != 3 || sizes[0] != m->dim || sizes[1] != m->dim || sizes[2] != m->dim)))

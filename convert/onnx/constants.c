@@ -216,7 +216,12 @@ const dinov_onnx_list *dinov_onnx_list_of(const dinov_onnx_constants *k, int32_t
 
 bool dinov_onnx_number(const dinov_onnx_constants *k, int32_t value, double *out)
 {
-    const dinov_onnx_view *v = dinov_onnx_view_of(k, value);
+    const dinov_onnx_view *v    = dinov_onnx_view_of(k, value);
+    const dinov_onnx_list *list = dinov_onnx_list_of(k, value);
+    if (list && list->whole && list->count == 1 && list->item[0] != DINOV_ONNX_UNKNOWN) {
+        *out = (double)list->item[0];
+        return true;
+    }
     if (!v || dinov_onnx_view_count(v) != 1) return false;
     switch (v->dtype) {
     case DINOV_F32:
@@ -230,9 +235,6 @@ bool dinov_onnx_number(const dinov_onnx_constants *k, int32_t value, double *out
         return true;
     case DINOV_F64:
         memcpy(out, v->data, sizeof *out);
-        return true;
-    case DINOV_I64:
-        *out = (double)(int64_t)dinov_le64(v->data);
         return true;
     default:
         return false;
@@ -285,7 +287,7 @@ static dinov_status put_tensor(dinov_onnx_constants *k, int32_t value, const din
         list.whole = dinov_onnx_tail(t, list.item, DINOV_MAX_RANK, &list.count);
         if (list.count) DINOV_TRY(put_list(k, value, list, err));
     }
-    if (!is_float(t->dtype) && (t->spelled || t->dtype != DINOV_I64)) return DINOV_OK;
+    if (!is_float(t->dtype) && (t->spelled || (t->dtype != DINOV_I64 && t->dtype != DINOV_BOOL))) return DINOV_OK;
     const uint8_t *data = t->data;
     if (t->spelled) {
         void *copy;

@@ -172,12 +172,28 @@ static bool around_registers(dinov_onnx_match *m, int32_t value)
            match_sum(m, s);
 }
 
-/* [class, registers, patches + positions]: the class token has no position. */
+/* What the graph repeats for a batch of any size. */
+static int32_t before_expand(const dinov_onnx_match *m, int32_t value)
+{
+    value = dinov_onnx_past(m, value, false);
+    return dinov_onnx_made_by(m, value, "Expand") ? input(m, value, 0) : value;
+}
+
+/* The class token, perhaps with its position: a sum of two constants, the token first. */
+static bool take_class(dinov_onnx_match *m, int32_t value)
+{
+    value = before_expand(m, value);
+    if (take_once(m, value, &m->tokens.cls)) return true;
+    return dinov_onnx_made_by(m, value, "Add") && take_once(m, input(m, value, 0), &m->tokens.cls) &&
+           take_once(m, input(m, value, 1), &m->tokens.class_pos);
+}
+
+/* [class, registers, patches + positions]: the class token has its position already, or none. */
 static bool match_patches_alone(dinov_onnx_match *m, int32_t value, uint32_t count)
 {
     dinov_onnx_tokens *t = &m->tokens;
     int32_t            a, b, bias;
-    if (!take_once(m, input(m, value, 0), &t->cls) || (count == 3 && !take_once(m, input(m, value, 1), &t->registers)))
+    if (!take_class(m, input(m, value, 0)) || (count == 3 && !take_once(m, before_expand(m, input(m, value, 1)), &t->registers)))
         return false;
     if (!dinov_onnx_sum(m, dinov_onnx_stream_of(m, input(m, value, count - 1)), &a, &b, &bias) || bias != DINOV_ONNX_NONE)
         return false;

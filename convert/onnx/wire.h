@@ -2,7 +2,8 @@
  *
  * An ONNX model as it lies in a mapped file: protobuf's wire format walked with our own cursor, nothing copied,
  * no recursion. Every message down to a tensor has a level of its own; graphs inside attributes are stepped over.
- * What stands here is sound: tensors fit their bytes, each value is made once and before it is used.
+ * What stands here is sound: tensors fit their bytes, each value is made once, and nodes stand in an order in which it is
+ * made before it is used.
  */
 #ifndef DINOV_CONVERT_ONNX_WIRE_H
 #define DINOV_CONVERT_ONNX_WIRE_H
@@ -64,8 +65,8 @@ typedef struct dinov_onnx {
     uint64_t           bytes; /* of the file and the files beside it */
 } dinov_onnx;
 
-/* ERR_FORMAT: ONNX-WIRE (damaged or cut), ONNX-TENSOR, ONNX-EXTERNAL, ONNX-NAME (a name made twice, or used before it is
- * made), FILES-*; ERR_LIMIT: ONNX-LIMIT; ERR_IO, ERR_NOMEM. `files` gives external data and owns its mappings. */
+/* ERR_FORMAT: ONNX-WIRE (damaged or cut), ONNX-TENSOR, ONNX-EXTERNAL, ONNX-NAME (a value made twice, never, or out of
+ * itself), FILES-*; ERR_LIMIT: ONNX-LIMIT; ERR_IO, ERR_NOMEM. `files` gives external data and owns its mappings. */
 dinov_status dinov_onnx_open(dinov_onnx *out, dinov_files *files, const void *data, size_t size, const char *where,
                              dinov_error *err);
 /* Also clears what a failed open left. */

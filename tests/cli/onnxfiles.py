@@ -73,13 +73,20 @@ def node(op, ins, outs, domain="", name=None, extra=b"", **attributes):
             b"".join(text(5, attribute(key, value)) for key, value in attributes.items()) + (text(7, domain) if domain else b"") + extra)
 
 
+def value(name, *dims):
+    """A ValueInfoProto of floats; sizes are numbers or names."""
+    shape = b"".join(text(1, number(1, d) if isinstance(d, int) else text(2, d)) for d in dims)
+    return text(1, name) + text(2, text(1, number(1, 1) + text(2, shape)))
+
+
 def graph(nodes, tensors, inputs=("pixels",), outputs=("out",), extra=b""):
     return (b"".join(text(1, n) for n in nodes) + text(2, "main") + b"".join(text(5, t) for t in tensors) +
-            b"".join(text(11, text(1, n)) for n in inputs) + b"".join(text(12, text(1, n)) for n in outputs) + extra)
+            b"".join(text(11, value(n, "batch", 3, "height", "width")) for n in inputs) +
+            b"".join(text(12, value(n, "batch", "tokens", "dim")) for n in outputs) + extra)
 
 
 def model(body, opset=17, ir=8, extra=b"", metadata=()):
-    return (number(1, ir) + text(2, "dinov tests") + text(7, body) + text(8, number(2, opset)) +
+    return (number(1, ir) + text(2, "dinov tests") + text(7, body) + text(8, number(2, opset)) + text(8, text(1, "com.microsoft") + number(2, 1)) +
             b"".join(text(14, text(1, key) + text(2, value)) for key, value in metadata) + extra)
 
 
@@ -88,11 +95,11 @@ def model(body, opset=17, ir=8, extra=b"", metadata=()):
 class Vit:
     """Nodes and initializers, open to change until bytes() writes them."""
 
-    def __init__(self, state, heads=1, eps=1e-6, split=False, gate="ab"):
+    def __init__(self, state, heads=1, eps=1e-6, kind="", gate="ab"):
         self.state, self.nodes, self.tensors, self.heads, self.eps, self.gate = state, [], [], heads, eps, gate
         self.dim = state["cls_token"].shape[-1]
         self.depth = 1 + max(int(k.split(".")[1]) for k in state if k.startswith("blocks."))
-        self.build(split)
+        self.build(kind)
 
     def add(self, op, *ins, out=None, **attributes):
         out = out or "v%d" % len(self.nodes)
@@ -111,22 +118,32 @@ class Vit:
 
     def linear(self, x, name, rows=slice(None), tag=""):
         """x W^T + b with the weight stored as [in, out], as exporters do."""
+        weight, bias = self.packed(name, rows, tag)
+        return self.add("Add", self.add("MatMul", x, weight), bias)
+
+    def packed(self, name, rows=slice(None), tag=""):
         t, b = self.state[name + ".weight"], self.state[name + ".bias"]
         out, width = t.shape
         picked = range(*rows.indices(out))
         raw, size = t.bytes(), 4
         turned = b"".join(raw[(r * width + c) * size:(r * width + c + 1) * size] for c in range(width) for r in picked)
-        bias = b.bytes()[picked[0] * size:(picked[-1] + 1) * size]
         self.tensors.append(tensor(name + tag + ".turned", (width, len(picked)), turned))
-        self.tensors.append(tensor(name + tag + ".bias", (len(picked),), bias))
-        return self.add("Add", self.add("MatMul", x, name + tag + ".turned"), name + tag + ".bias")
+        self.tensors.append(tensor(name + tag + ".bias", (len(picked),), b.bytes()[picked[0] * size:(picked[-1] + 1) * size]))
+        return name + tag + ".turned", name + tag + ".bias"
 
     def norm(self, x, name, out=None):
         return self.add("LayerNormalization", x, self.store(name + ".weight"), self.store(name + ".bias"), out=out, epsilon=self.eps)
 
-    def attention(self, x, name, split):
+    def attention(self, x, name, kind):
+        """q, k and v as one layer or ("split") as three, or by onnxruntime's operator of the name `kind`."""
         heads, size = self.heads, self.dim // self.heads
-        if split:
+        if kind == "Attention":
+            y = self.add(kind, x, *self.packed(name + "qkv"), domain="com.microsoft", num_heads=heads)
+            return self.linear(y, name + "proj")
+        if kind == "MultiHeadAttention":
+            q, k, v = (self.linear(x, name + "qkv", slice(i * self.dim, (i + 1) * self.dim), ".%d" % i) for i in range(3))
+            return self.linear(self.add(kind, q, k, v, domain="com.microsoft", num_heads=heads), name + "proj")
+        if kind == "split":
             q, k, v = (self.add("Reshape", self.linear(x, name + "qkv", slice(i * self.dim, (i + 1) * self.dim), ".%d" % i),
                                 self.constant("to heads", ints("to heads", [0, -1, heads, size]))) for i in range(3))
         else:
@@ -151,7 +168,7 @@ class Vit:
         gate = self.add("Mul", "a" + h, self.add("Sigmoid", "a" + h))
         return self.linear(self.add("Mul", gate, "b" + h), name + "w3")
 
-    def build(self, split):
+    def build(self, kind):
         patch = self.state["patch_embed.proj.weight"].shape[-1]
         x = self.add("Conv", "pixels", self.store("patch_embed.proj.weight"), self.store("patch_embed.proj.bias"),
                      strides=[patch, patch], kernel_shape=[patch, patch])
@@ -164,7 +181,7 @@ class Vit:
             x = self.add("Concat", first, self.store("register_tokens"), self.add("Slice", x, one, end, one), axis=1)
         for i in range(self.depth):
             b = "blocks.%d." % i
-            for k, branch in ((1, lambda y: self.attention(y, b + "attn.", split)),
+            for k, branch in ((1, lambda y: self.attention(y, b + "attn.", kind)),
                               (2, lambda y: (self.mlp if b + "mlp.fc1.weight" in self.state else self.swiglu)(y, b + "mlp."))):
                 y = branch(self.norm(x, b + "norm%d" % k))
                 if b + "ls%d.gamma" % k in self.state:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the seeds of the fuzz targets pickle, zip, pth, legacy, safetensors, hfjson and names under tests/fuzz/corpus/, and the
+"""Writes the seeds of the fuzz targets of convert/ (one folder each, see main) under tests/fuzz/corpus/, and the
 model of tests/unit/convert.c.
 
 usage: seeds_convert.py        (again after the hostile cases changed; the result is committed)
@@ -16,20 +16,21 @@ sys.path.insert(0, os.path.join(HERE, "..", "cli"))
 import convert_names  # noqa: E402
 import hostile  # noqa: E402
 import names  # noqa: E402
+import onnxfiles  # noqa: E402
 from weightfiles import *  # noqa: E402,F401,F403
 from weightfiles import Entry, Storage, Tensor  # noqa: E402
 
 LIMIT = 4096  # bytes of one seed
 
 
-def put(target, raw):
-    if len(raw) <= LIMIT:
+def put(target, raw, limit=LIMIT):
+    if len(raw) <= limit:
         with open(os.path.join(HERE, "corpus", target, hashlib.sha256(raw).hexdigest()[:16]), "wb") as f:
             f.write(raw)
 
 
 def main():
-    for target in ("pickle", "zip", "pth", "legacy", "safetensors", "hfjson", "names"):
+    for target in ("pickle", "zip", "pth", "legacy", "safetensors", "hfjson", "names", "onnx", "onnxdata"):
         shutil.rmtree(os.path.join(HERE, "corpus", target), ignore_errors=True)
         os.makedirs(os.path.join(HERE, "corpus", target))
 
@@ -83,6 +84,15 @@ def main():
             put("safetensors", raw)
         elif group == "PTH":
             put("pth", raw)
+        elif group == "ONNX":
+            put("onnx", raw, 1024)
+    for kind in ("", "split", "Attention", "MultiHeadAttention"):
+        for how in (dict(registers=1), dict(swiglu=True, layerscale=False)):
+            state = model(dim=2, depth=1, hidden=2, patch=1, grid=1, **how)
+            put("onnx", onnxfiles.Vit(state, heads=1, kind=kind).bytes(metadata=[("dinov", "{}")]), 6000)
+    for entries in (dict(location="values"), dict(location="values", offset="16", length="16"), dict(location="secret"),
+                    dict(location="../values"), dict(location="values", offset="64"), dict(location="values", length="17", checksum="0")):
+        put("onnxdata", b"".join(onnxfiles.text(13, onnxfiles.text(1, k) + onnxfiles.text(2, v)) for k, v in entries.items()))
 
 
 if __name__ == "__main__":
