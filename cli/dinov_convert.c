@@ -109,32 +109,64 @@ static dinov_status make_proof(struct proof *p, const dinov_import *in, dinov_er
     return DINOV_OK;
 }
 
-/* ---- An ONNX graph, run in ONNX Runtime where that is found ---- */
+/* ---- An ONNX graph, run against the source ---- */
 
 static const dinov_tool tool;
 
+/* `arg` is who ran it. */
 static void print_agreement(void *arg, const dinov_agreement *a)
 {
-    (void)arg;
-    printf("onnxruntime\t%lldx%lld\t%s\tmax-abs %.3g\trelative %.3g\tworst token: relative %.3g, cosine %.9f\t%s\n",
+    printf("%s\t%lldx%lld\t%s\tmax-abs %.3g\trelative %.3g\tworst token: relative %.3g, cosine %.9f\t%s\n", (const char *)arg,
            (long long)a->height, (long long)a->width, a->output, a->max_abs, a->relative, a->worst, a->cosine,
            a->ok ? "right" : "WRONG");
 }
 
-static dinov_status prove_onnx(const dinov_import *in, const dinov_onnx_options *graph, dinov_error *err)
+/* The weights are found again in the graph, as any reader of it finds them. */
+static dinov_status prove_by_engine(const dinov_import *in, dinov_engine *engine, dinov_error *err)
 {
-    dinov_engine_options how    = {.threads = (int)threads};
-    dinov_engine        *engine = NULL;
-    dinov_ort           *ort;
-    dinov_status         status = dinov_ort_open(&ort, ort_path, output, (int)threads, err);
+    static char                who[] = "dinov";
+    const dinov_model         *m     = &dinov_import_weights(in)->model;
+    dinov_engine_options       how   = {.threads = (int)threads};
+    const dinov_import_options as    = {.recognise = {.heads = m->heads, .interp = &m->interp}, .threads = (int)threads};
+    dinov_engine              *again = NULL;
+    dinov_import              *back;
+    dinov_status               status = dinov_import_open(&back, output, &as, err);
+    if (status != DINOV_OK && strcmp(err->code, "ONNX-GRID") == 0) {
+        if (!quiet)
+            dinov_tool_note(
+                &tool, "not run in our own engine: positions are baked in for %lldx%lld, and no model is trained on such a grid",
+                (long long)graph.height, (long long)graph.width);
+        return DINOV_OK;
+    }
+    if (status == DINOV_OK) status = dinov_engine_open_weights(&again, dinov_import_weights(back), &how, err);
+    if (status == DINOV_OK) status = dinov_onnx_prove_weights(again, engine, &graph, output, print_agreement, who, err);
+    dinov_engine_close(&again);
+    dinov_import_close(&back);
+    return status;
+}
+
+static dinov_status prove_by_runtime(dinov_engine *engine, dinov_error *err)
+{
+    static char  who[] = "onnxruntime";
+    dinov_ort   *ort;
+    dinov_status status = dinov_ort_open(&ort, ort_path, output, (int)threads, err);
     if (status == DINOV_ERR_UNSUPPORTED && !(ort_path && strcmp(err->code, "ORT-ABSENT") == 0)) {
         if (!quiet) dinov_tool_note(&tool, "not run in ONNX Runtime: %s", err->msg);
         return DINOV_OK;
     }
-    if (status == DINOV_OK) status = dinov_engine_open_weights(&engine, dinov_import_weights(in), &how, err);
-    if (status == DINOV_OK) status = dinov_onnx_prove(ort, engine, graph, output, print_agreement, NULL, err);
-    dinov_engine_close(&engine);
+    if (status == DINOV_OK) status = dinov_onnx_prove(ort, engine, &graph, output, print_agreement, who, err);
     dinov_ort_close(&ort);
+    return status;
+}
+
+static dinov_status prove_onnx(const dinov_import *in, dinov_error *err)
+{
+    dinov_engine_options how = {.threads = (int)threads};
+    dinov_engine        *engine;
+    DINOV_TRY(dinov_engine_open_weights(&engine, dinov_import_weights(in), &how, err));
+    dinov_status status = prove_by_engine(in, engine, err);
+    if (status == DINOV_OK) status = prove_by_runtime(engine, err);
+    dinov_engine_close(&engine);
     return status;
 }
 
@@ -284,7 +316,7 @@ static dinov_status convert(const dinov_import *in, const struct writer *writer,
     if (!dry_run) {
         DINOV_TRY(writer->write(in, id, err));
         dinov_status status = no_check                      ? DINOV_OK
-                              : writer->write == write_onnx ? prove_onnx(in, &graph, err)
+                              : writer->write == write_onnx ? prove_onnx(in, err)
                                                             : check_written(weights, writer, err);
         if (status != DINOV_OK) {
             writer->remove(output);

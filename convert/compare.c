@@ -36,6 +36,6 @@ dinov_difference dinov_tensor_compare(const dinov_tensor *a, const dinov_tensor 
     }
     if (strange) d.max_abs = (double)NAN;
     d.relative = dd == 0 ? 0 : sqrt(dd) / sqrt(aa);
-    d.cosine   = dd == 0 ? 1 : ab / sqrt(aa * bb);
+    d.cosine   = dd == 0 ? 1 : aa == 0 || bb == 0 ? 0 : ab / sqrt(aa * bb);
     return d;
 }

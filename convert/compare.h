@@ -14,7 +14,7 @@ typedef struct dinov_difference {
     bool   equal;      /* dtype and every bit */
     double max_abs;    /* largest |a - b|; NaN when a NaN faces a number */
     double relative;   /* ||a - b|| / ||a||, in double; infinite for a = 0 and b not */
-    double cosine;     /* of the two as vectors; 1 for two zeros */
+    double cosine;     /* of the two as vectors; 1 for two zeros, 0 for one */
 } dinov_difference;
 
 /* Any dtypes: values are compared as double. */

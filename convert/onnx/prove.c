@@ -6,13 +6,21 @@
 #include <string.h>
 
 struct proving {
-    dinov_ort                *graph;
+    dinov_ort                *graph; /* or */
+    dinov_engine             *again;
     const dinov_onnx_options *options;
     const char               *where;
     dinov_agreement_note     *note;
     void                     *arg;
     int                       bad;
 };
+
+static void judge(struct proving *p, dinov_agreement *a)
+{
+    a->ok = dinov_agreement_allowed(a, p->options->dtype);
+    p->bad += !a->ok;
+    p->note(p->arg, a);
+}
 
 /* Every picture of the batch is the same one. */
 static dinov_status compare_outputs(struct proving *p, const dinov_onnx_case *c, dinov_error *err)
@@ -37,9 +45,7 @@ static dinov_status compare_outputs(struct proving *p, const dinov_onnx_case *c,
                               (long long)batch, (long long)rows, out.name);
         dinov_agreement a = {.output = port.name, .height = c->height, .width = c->width, .cosine = 1};
         for (int64_t b = 0; b < batch; b++) dinov_agreement_add(&a, out.values + b * rows * dim, want, rows, dim);
-        a.ok = dinov_agreement_allowed(&a, p->options->dtype);
-        p->bad += !a.ok;
-        p->note(p->arg, &a);
+        judge(p, &a);
     }
     return DINOV_OK;
 }
@@ -59,30 +65,65 @@ static dinov_status run_graph(struct proving *p, const dinov_onnx_case *c, dinov
     return status;
 }
 
+static dinov_status prove_in_runtime(struct proving *p, const dinov_onnx_case *c, dinov_error *err)
+{
+    DINOV_TRY(run_graph(p, c, err));
+    return compare_outputs(p, c, err);
+}
+
+static dinov_status prove_in_engine(struct proving *p, const dinov_onnx_case *c, dinov_error *err)
+{
+    dinov_onnx_case again;
+    dinov_status    status = dinov_onnx_case_open(&again, p->again, p->options, c->height, c->width, err);
+    for (size_t i = 0; i < dinov_onnx_port_count(p->options) && status == DINOV_OK; i++) {
+        dinov_onnx_port_of port;
+        int64_t            rows;
+        dinov_onnx_port_at(&port, p->options, c->model, i);
+        dinov_agreement a    = {.output = port.name, .height = c->height, .width = c->width, .cosine = 1};
+        const float    *have = dinov_onnx_case_rows(&again, &port, &rows), *want = dinov_onnx_case_rows(c, &port, &rows);
+        dinov_agreement_add(&a, have, want, rows, c->model->dim);
+        judge(p, &a);
+    }
+    dinov_onnx_case_close(&again);
+    return status;
+}
+
 static dinov_status prove_size(struct proving *p, dinov_engine *engine, int64_t height, int64_t width, dinov_error *err)
 {
     dinov_onnx_case c;
     dinov_status    status = dinov_onnx_case_open(&c, engine, p->options, height, width, err);
-    if (status == DINOV_OK) status = run_graph(p, &c, err);
-    if (status == DINOV_OK) status = compare_outputs(p, &c, err);
+    if (status == DINOV_OK) status = p->graph ? prove_in_runtime(p, &c, err) : prove_in_engine(p, &c, err);
     dinov_onnx_case_close(&c);
     return status;
 }
 
-dinov_status dinov_onnx_prove(dinov_ort *graph, dinov_engine *engine, const dinov_onnx_options *o, const char *where,
-                              dinov_agreement_note *note, void *arg, dinov_error *err)
+static dinov_status prove(struct proving *p, dinov_engine *engine, const char *whose, dinov_error *err)
 {
     /* In patches, for a graph of any size: one patch, wide, tall, and the size most pictures have. */
-    static const int64_t sides[][2] = {{1, 1}, {2, 5}, {4, 3}, {16, 16}};
-    const int64_t        patch      = dinov_engine_model(engine)->patch;
-    struct proving       p          = {graph, o, where, note, arg, 0};
+    static const int64_t      sides[][2] = {{1, 1}, {2, 5}, {4, 3}, {16, 16}};
+    const int64_t             patch      = dinov_engine_model(engine)->patch;
+    const dinov_onnx_options *o          = p->options;
     if (o->height) {
-        DINOV_TRY(prove_size(&p, engine, o->height, o->width, err));
+        DINOV_TRY(prove_size(p, engine, o->height, o->width, err));
     } else {
         for (size_t i = 0; i < sizeof sides / sizeof sides[0]; i++)
-            DINOV_TRY(prove_size(&p, engine, sides[i][0] * patch, sides[i][1] * patch, err));
+            DINOV_TRY(prove_size(p, engine, sides[i][0] * patch, sides[i][1] * patch, err));
     }
-    return p.bad == 0 ? DINOV_OK
-                      : dinov_fail(err, DINOV_ERR_CORRUPT, "GRAPH-PROOF",
-                                   "%s: %d outputs in ONNX Runtime are further from the source's than is allowed", where, p.bad);
+    return p->bad == 0 ? DINOV_OK
+                       : dinov_fail(err, DINOV_ERR_CORRUPT, "GRAPH-PROOF",
+                                    "%s: %d outputs %s are further from the source's than is allowed", p->where, p->bad, whose);
+}
+
+dinov_status dinov_onnx_prove(dinov_ort *graph, dinov_engine *engine, const dinov_onnx_options *options, const char *where,
+                              dinov_agreement_note *note, void *arg, dinov_error *err)
+{
+    struct proving p = {.graph = graph, .options = options, .where = where, .note = note, .arg = arg};
+    return prove(&p, engine, "in ONNX Runtime", err);
+}
+
+dinov_status dinov_onnx_prove_weights(dinov_engine *again, dinov_engine *engine, const dinov_onnx_options *options,
+                                      const char *where, dinov_agreement_note *note, void *arg, dinov_error *err)
+{
+    struct proving p = {.again = again, .options = options, .where = where, .note = note, .arg = arg};
+    return prove(&p, engine, "of the weights read back", err);
 }

@@ -13,4 +13,8 @@
 dinov_status dinov_onnx_prove(dinov_ort *graph, dinov_engine *engine, const dinov_onnx_options *options, const char *where,
                               dinov_agreement_note *note, void *arg, dinov_error *err);
 
+/* The same with the weights that come back from the graph, in our own engine. Where a size was baked in, `again` has that grid. */
+dinov_status dinov_onnx_prove_weights(dinov_engine *again, dinov_engine *engine, const dinov_onnx_options *options,
+                                      const char *where, dinov_agreement_note *note, void *arg, dinov_error *err);
+
 #endif
