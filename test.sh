@@ -17,6 +17,14 @@ if [ "$tier" = full ]; then
     [ -x .venv/bin/python ] || python3 -m venv .venv
     .venv/bin/python -m pip install -q -r tests/requirements.txt
     export DINOV_PYTHON="$PWD/.venv/bin/python"
+    # The same libraries of about two years ago, and Debian's PyTorch.
+    older=$PWD/.venv/2024
+    cmp -s tests/requirements-2024.txt "$older/installed" || {
+        rm -rf "$older"
+        .venv/bin/python -m pip install -q --no-deps --target "$older" -r tests/requirements-2024.txt
+        cp tests/requirements-2024.txt "$older/installed"
+    }
+    export DINOV_OLDER="$older" DINOV_TORCH_OLD=/usr/bin/python3
 fi
 
 # run PRESET CTEST-ARGUMENTS...: configure, build and test one preset.

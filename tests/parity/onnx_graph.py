@@ -2,6 +2,7 @@
 """Graphs of dinov-convert in ONNX Runtime against the official PyTorch code run in float64, on seeded weights.
 
     onnx_graph.py check BIN             stored outputs of the official code (parity.py dump), small models (CI)
+    onnx_graph.py older BIN             the same in the onnx and onnxruntime of the folder DINOV_OLDER (tests/requirements-2024.txt)
     onnx_graph.py table BIN [NAME...]   full-size models, live; prints docs/onnx.md's table; needs DINOV_UPSTREAM
 
 BIN is the folder of the programs. Limits: 1e-5 over an output, 1e-4 for its worst token; for f16 and bf16 the cosine of the worst token.
@@ -12,6 +13,12 @@ import sys
 import tempfile
 
 import numpy as np
+
+if sys.argv[1:2] == ["older"]:
+    if "DINOV_OLDER" not in os.environ:
+        print("skipped: DINOV_OLDER is not set")
+        sys.exit(77)
+    sys.path.insert(0, os.environ["DINOV_OLDER"])
 
 try:
     import onnx
@@ -82,7 +89,7 @@ class Judge:
             print(f"FAILED {label}: over the output {over:.2e}, worst token {worst:.2e}, worst cosine {cosine:.7f}")
 
 
-def check(bin_dir):
+def check(bin_dir, older=False):
     judge = Judge()
     for name, (config, layers, sizes) in parity.CASES.items():
         stored = np.load(parity.GOLDEN / f"{name}.npz")
@@ -106,7 +113,8 @@ def check(bin_dir):
                             judge(f"{name} {label} {size[0]}x{size[1]} layer {layer} {part}", have[image, rows[inside]], want[i, inside], half)
 
             path = f"{work}/any.onnx"
-            for flags in ([], ["--opset", "20"], ["--opset", "23", "--external-data"], ["--fuse", "ort"]):
+            newest = "21" if older else "23"  # what that ONNX Runtime knows
+            for flags in ([], ["--opset", "20"], ["--opset", newest, "--external-data"], ["--fuse", "ort"]):
                 convert(bin_dir, model, path, "--dynamic-size", "--dynamic-batch", *features, *flags)
                 check_form(path) if "--fuse" not in flags else None
                 session = Session(path)
@@ -131,7 +139,7 @@ def check(bin_dir):
             plain = tokens_of(Session(path).run(seeded.pixels(1, *sizes[0])), config["depth"] - 1, config)
             if not (np.array_equal(hidden["last_hidden_state"], plain.astype(np.float32)) and np.array_equal(hidden["pooler_output"], plain[:, 0].astype(np.float32))):
                 sys.exit(f"FAILED {name}: names hf give other values")
-    print(f"{judge.total} outputs checked, {judge.bad} beyond their limits; f32: worst {judge.over:.1e} over an output, {judge.worst:.1e} for a token")
+    print(f"onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}: {judge.total} outputs checked, {judge.bad} beyond their limits; f32: worst {judge.over:.1e} over an output, {judge.worst:.1e} for a token")
     return judge.bad
 
 
@@ -191,4 +199,4 @@ if __name__ == "__main__":
     verb, bin_dir, *names = sys.argv[1:]
     if verb == "table" and "DINOV_UPSTREAM" not in os.environ:
         sys.exit("set DINOV_UPSTREAM to a checkout of facebookresearch/dinov2 at the commit in tests/requirements.txt")
-    sys.exit(table(bin_dir, names) if verb == "table" else preprocess(bin_dir) or check(bin_dir))
+    sys.exit(table(bin_dir, names) if verb == "table" else preprocess(bin_dir) or check(bin_dir, verb == "older"))
