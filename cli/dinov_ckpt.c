@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * dinov-ckpt: look into weights of any layout we read. show says what a file is, explain how its
- * names become ours, verify that it is whole and computes what it promises, diff how two differ.
+ * names become ours, verify that it is whole and computes what it promises, diff (ckpt_diff.c) how two differ.
  */
 #include "base/alloc.h"
 #include "base/dtype.h"
-#include "base/file.h"
-#include "cli/tool.h"
-#include "convert/compare.h"
+#include "cli/ckpt.h"
 #include "convert/import.h"
-#include "convert/onnx/golden.h"
 #include "dinov/infer.h"
 #include "format/params.h"
 #include "format/training.h"
@@ -19,11 +16,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-static bool        json, with_id, with_run, all_tensors;
-static int64_t     threads, heads;
-static const char *tolerance_text;
+static bool    json, with_id, with_run;
+static int64_t threads, heads;
 
 #define OPT_JSON                                                                                                                   \
     {                                                                                                                              \
@@ -45,7 +40,7 @@ static uint64_t bytes_of(const dinov_tensor *t)
     return bytes;
 }
 
-static int print_json(const dinov_tool *tool, json_t *root)
+int dinov_ckpt_print(const dinov_tool *tool, json_t *root)
 {
     if (root) json_dumpf(root, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(12));
     putchar('\n');
@@ -53,10 +48,9 @@ static int print_json(const dinov_tool *tool, json_t *root)
     return dinov_tool_flush(tool);
 }
 
-/* JSON has no NaN and no infinity. */
-static json_t *json_number(double value) { return isfinite(value) ? json_real(value) : json_null(); }
+json_t *dinov_ckpt_number(double value) { return isfinite(value) ? json_real(value) : json_null(); }
 
-static json_t *json_shape(const dinov_tensor *t)
+json_t *dinov_ckpt_shape(const dinov_tensor *t)
 {
     json_t *shape = json_array();
     for (int i = 0; i < t->rank; i++) json_array_append_new(shape, json_integer(t->dim[i]));
@@ -158,7 +152,7 @@ static json_t *json_view(const struct view *v)
         const dinov_named_tensor *t = &v->source.tensors[i];
         json_array_append_new(tensors,
                               json_pack("{s:s, s:s, s:o, s:I}", "name", t->name, "dtype", dinov_dtype_name(t->tensor.dtype),
-                                        "shape", json_shape(&t->tensor), "bytes", (json_int_t)bytes_of(&t->tensor)));
+                                        "shape", dinov_ckpt_shape(&t->tensor), "bytes", (json_int_t)bytes_of(&t->tensor)));
     }
     json_object_set_new(root, "tensors", tensors);
     return root;
@@ -222,7 +216,7 @@ static int run_show(const dinov_tool *tool, int argc, char **argv)
     if (v.source.rewritten)
         dinov_tool_note(tool, "%s: was a dinov checkpoint and was written again by another tool, or is damaged", v.source.where);
     if (json) {
-        code = print_json(tool, json_view(&v));
+        code = dinov_ckpt_print(tool, json_view(&v));
     } else {
         print_view(&v);
         code = dinov_tool_flush(tool);
@@ -478,182 +472,8 @@ static const dinov_tool verify = {
     .run      = run_verify,
 };
 
-/* ---- diff ---- */
-
-struct tally {
-    size_t equal, within, differ, only_a, only_b;
-    double worst;
-};
-
-static void report_pair(const char *name, const dinov_tensor *a, const dinov_tensor *b, double tolerance, struct tally *tally,
-                        json_t *list)
-{
-    dinov_difference d = dinov_tensor_compare(a, b);
-    /* Without a tolerance, equal means every bit, dtype included. */
-    bool ok = d.equal || (d.same_shape && tolerance_text && d.relative <= tolerance && !isnan(d.max_abs));
-    char shape_a[DINOV_SHAPE_TEXT], shape_b[DINOV_SHAPE_TEXT];
-
-    if (d.equal)
-        tally->equal++;
-    else if (ok)
-        tally->within++;
-    else
-        tally->differ++;
-    if (d.same_shape && d.relative > tally->worst) tally->worst = d.relative;
-    if (list && !d.same_shape) {
-        json_array_append_new(
-            list, json_pack("{s:s, s:b, s:o, s:o}", "name", name, "equal", 0, "shape_a", json_shape(a), "shape_b", json_shape(b)));
-    } else if (list) {
-        json_array_append_new(list, json_pack("{s:s, s:b, s:s, s:s, s:o, s:o, s:o}", "name", name, "equal", d.equal, "dtype_a",
-                                              dinov_dtype_name(a->dtype), "dtype_b", dinov_dtype_name(b->dtype), "max_abs",
-                                              json_number(d.max_abs), "relative", json_number(d.relative), "cosine",
-                                              json_number(d.cosine)));
-    } else if (!d.same_shape) {
-        printf("%-32s shapes differ: %s, %s\n", name, dinov_shape_text(shape_a, a), dinov_shape_text(shape_b, b));
-    } else if (!d.equal) {
-        printf("%-32s %s/%s max-abs %.3g relative %.3g cosine %.9f%s\n", name, dinov_dtype_name(a->dtype),
-               dinov_dtype_name(b->dtype), d.max_abs, d.relative, d.cosine, ok ? " (within --tol)" : "");
-    } else if (all_tensors) {
-        printf("%-32s equal\n", name);
-    }
-}
-
-static dinov_status diff_sources(const dinov_reader *a, const dinov_reader *b, double tolerance, struct tally *tally, json_t *list,
-                                 dinov_error *err)
-{
-    const dinov_named_tensor **sorted_a = dinov_tensors_sort(a->tensors, a->count),
-                             **sorted_b = dinov_tensors_sort(b->tensors, b->count);
-    dinov_status status                 = sorted_a && sorted_b ? DINOV_OK : dinov_fail_nomem(err, a->where, "the list of names");
-
-    for (size_t i = 0; i < a->count && status == DINOV_OK; i++) {
-        const dinov_named_tensor *t = dinov_tensors_find(sorted_b, b->count, a->tensors[i].name);
-        if (t) {
-            report_pair(t->name, &a->tensors[i].tensor, &t->tensor, tolerance, tally, list);
-        } else {
-            tally->only_a++;
-            if (list)
-                json_array_append_new(list, json_pack("{s:s, s:b, s:s}", "name", a->tensors[i].name, "equal", 0, "only_in", "a"));
-            else
-                printf("%-32s only in %s\n", a->tensors[i].name, a->where);
-        }
-    }
-    for (size_t i = 0; i < b->count && status == DINOV_OK; i++) {
-        if (dinov_tensors_find(sorted_a, a->count, b->tensors[i].name)) continue;
-        tally->only_b++;
-        if (list)
-            json_array_append_new(list, json_pack("{s:s, s:b, s:s}", "name", b->tensors[i].name, "equal", 0, "only_in", "b"));
-        else
-            printf("%-32s only in %s\n", b->tensors[i].name, b->where);
-    }
-    dinov_free(sorted_a);
-    dinov_free(sorted_b);
-    return status;
-}
-
-static void report_agreement(void *arg, const dinov_agreement *a)
-{
-    json_t *list = arg;
-    if (list)
-        json_array_append_new(list, json_pack("{s:s, s:b, s:o, s:o, s:o, s:o}", "output", a->output, "ok", a->ok, "max_abs",
-                                              json_number(a->max_abs), "relative", json_number(a->relative), "worst_token",
-                                              json_number(a->worst), "worst_cosine", json_number(a->cosine)));
-    else
-        printf("%-20s max-abs %.3g relative %.3g worst token: relative %.3g, cosine %.9f  %s\n", a->output, a->max_abs, a->relative,
-               a->worst, a->cosine, a->ok ? "right" : "WRONG");
-}
-
-/* A folder of golden files, and what another runtime exported. */
-static int diff_golden(const dinov_tool *tool, const char *folder, const char *exported)
-{
-    dinov_error  err;
-    json_t      *list   = json ? json_array() : NULL;
-    dinov_status status = dinov_onnx_golden_compare(folder, exported, report_agreement, list, &err);
-    int          code   = DINOV_EXIT_OK;
-    if (json && (status == DINOV_OK || strcmp(err.code, "GOLDEN-DIFFERS") == 0))
-        code = print_json(tool, json_pack("{s:b, s:O}", "same", status == DINOV_OK, "outputs", list));
-    else if (status == DINOV_OK)
-        code = dinov_tool_flush(tool);
-    json_decref(list);
-    return status == DINOV_OK ? code : dinov_tool_fail(tool, &err);
-}
-
-static bool is_golden(const char *path)
-{
-    int  fd;
-    bool is = dinov_folder_open(&fd, path, NULL) == DINOV_OK;
-    if (is) {
-        is = dinov_folder_has(fd, DINOV_ONNX_GOLDEN, false);
-        close(fd);
-    }
-    return is;
-}
-
-static int run_diff(const dinov_tool *tool, int argc, char **argv)
-{
-    dinov_reader a = {0}, b = {0};
-    struct tally tally     = {0};
-    double       tolerance = 0;
-    dinov_error  err;
-
-    if (argc != 2) return dinov_tool_usage(tool, "expected two files, found %d", argc);
-    if (is_golden(argv[0])) return diff_golden(tool, argv[0], argv[1]);
-    if (tolerance_text) {
-        char *end;
-        tolerance = strtod(tolerance_text, &end);
-        if (end == tolerance_text || *end || !(tolerance >= 0))
-            return dinov_tool_usage(tool, "--tol: expected a number of at least 0, found \"%s\"", tolerance_text);
-    }
-    json_t      *list   = json ? json_array() : NULL;
-    dinov_status status = dinov_reader_open(&a, argv[0], (int)threads, &err);
-    if (status == DINOV_OK) status = dinov_reader_open(&b, argv[1], (int)threads, &err);
-    if (status == DINOV_OK) status = diff_sources(&a, &b, tolerance, &tally, list, &err);
-    int code = DINOV_EXIT_OK;
-    if (status == DINOV_OK) {
-        bool same = tally.differ + tally.only_a + tally.only_b == 0;
-        if (json) {
-            code =
-                print_json(tool, json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:o, s:O}", "same", same, "equal",
-                                           (json_int_t)tally.equal, "within_tolerance", (json_int_t)tally.within, "differ",
-                                           (json_int_t)tally.differ, "only_in_a", (json_int_t)tally.only_a, "only_in_b",
-                                           (json_int_t)tally.only_b, "worst_relative", json_number(tally.worst), "tensors", list));
-        } else {
-            printf(
-                "%zu equal, %zu within tolerance, %zu differ, %zu only in the first, %zu only in the second, worst relative %.3g\n",
-                tally.equal, tally.within, tally.differ, tally.only_a, tally.only_b, tally.worst);
-            code = dinov_tool_flush(tool);
-        }
-        if (code == DINOV_EXIT_OK && !same) code = DINOV_EXIT_INPUT;
-    } else {
-        code = dinov_tool_fail(tool, &err);
-    }
-    json_decref(list);
-    dinov_reader_close(&a);
-    dinov_reader_close(&b);
-    return code;
-}
-
-static const dinov_opt diff_options[] = {
-    OPT_JSON,
-    {0, "tol", DINOV_OPT_TEXT, &tolerance_text, "X", "relative L2 difference that passes, dtypes apart (default: every bit equal)",
-     .common = true},
-    {0, "all", DINOV_OPT_FLAG, &all_tensors, NULL, "list equal tensors too", .common = true},
-    OPT_THREADS,
-    {0},
-};
-static const dinov_tool diff = {
-    .name     = "dinov-ckpt diff",
-    .usage    = "A B [--tol X]",
-    .summary  = "how far two files of any layout are apart, tensor by tensor",
-    .examples = "  dinov-ckpt diff dinov2_vits14_pretrain.pth vits14.safetensors\n"
-                "      exit code 2 when anything differs\n"
-                "  dinov-ckpt diff --tol 1e-3 vits14.safetensors vits14-half.safetensors\n"
-                "      relative L2 per tensor, whatever the dtypes\n",
-    .options  = diff_options,
-    .run      = run_diff,
-};
-
 int main(int argc, char **argv)
 {
-    static const dinov_tool *const verbs[] = {&show, &explain, &verify, &diff, NULL};
+    static const dinov_tool *const verbs[] = {&show, &explain, &verify, &dinov_ckpt_diff, NULL};
     return dinov_tool_verbs("dinov-ckpt", "look into weights of any layout", verbs, argc, argv);
 }

@@ -228,3 +228,4 @@ const char             *dinov_import_note(const dinov_import *import, size_t ind
     return index < import->note_count ? import->notes[index] : NULL;
 }
 const dinov_proof *dinov_import_proof(const dinov_import *import) { return import->proof; }
+bool dinov_import_restored(const dinov_import *import) { return import->source.checkpoint || import->survey.names.restored; }

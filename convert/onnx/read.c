@@ -126,7 +126,6 @@ static dinov_status add_embeddings(struct reading *r, dinov_error *err)
 {
     const dinov_onnx_tokens *t   = &r->match->tokens;
     int64_t                  dim = r->match->dim;
-    void                    *zeros;
     if (dinov_onnx_view_count(&t->cls) != (uint64_t)dim) return refuse(r, "cls_token", "expected one class token", err);
     if (!t->whole && t->class_pos.data && dinov_onnx_view_count(&t->class_pos) != (uint64_t)dim)
         return refuse(r, "pos_embed", "expected one position for the class token", err);
@@ -134,9 +133,6 @@ static dinov_status add_embeddings(struct reading *r, dinov_error *err)
     DINOV_TRY(add_rows(r, "cls_token", &t->cls, err));
     DINOV_TRY(add_positions(r, err));
     if (t->registers.data) DINOV_TRY(add_rows(r, "register_tokens", &t->registers, err));
-    DINOV_TRY(fill(r, &zeros, (uint64_t)dim, r->match->final.weight.dtype, false, err));
-    dinov_tensor mask = shaped(zeros, r->match->final.weight.dtype, 2, 1, dim, 0);
-    DINOV_TRY(add(r, "mask_token", &mask, err));
     DINOV_TRY(add_view(r, "patch_embed.proj.weight", &t->patch_weight, err));
     return add_vector(r, "patch_embed.proj.bias", &t->patch_bias, err);
 }
@@ -273,7 +269,6 @@ static void take_facts(struct reading *r)
                          .ln_eps    = r->facts->ln_eps};
     bool        heard = document.data && dinov_onnx_document(r->facts, &found, document.data, document.size);
     note(r, document.data && !heard, "document-ignored");
-    note(r, true, "mask_token-zeros");
     note(r, !t->whole && !t->class_pos.data, "class-position-zeros");
     note(r, r->ones, "layerscale-ones");
     note(r, r->zeros, "bias-zeros");

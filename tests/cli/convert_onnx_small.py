@@ -131,7 +131,7 @@ class Graphs(Case):
         v.nodes.insert(0, node("Div", ["pixels", "scale"], ["scaled"]))
         path = self.put(v.bytes())
         self.assert_weights(path, small())
-        self.assertEqual(self.show(path)["provenance"]["transforms"], "mask_token-zeros,input-nodes")
+        self.assertEqual(self.show(path)["provenance"]["transforms"], "input-nodes,mask_token-zeros")
 
     def test_document(self):
         model = dict(patch=2, dim=8, depth=2, heads=2, ffn="mlp", hidden=12, registers=0, channels=3, layerscale=True, qkv_bias=True,

@@ -163,6 +163,37 @@ class Onnx(unittest.TestCase):
         done = run("dinov-convert", self.model, "-o", self.out, *size, "--no-check")
         self.assertEqual((done.returncode, os.path.exists(self.out)), (0, True), done.stderr)
 
+    def diff(self, *arguments, code=0, word=None):
+        done = run("dinov-ckpt", "diff", *arguments)
+        self.assertEqual(done.returncode, code, done.stdout + done.stderr)
+        if word:
+            self.assertIn(word, done.stdout + done.stderr)
+        return done
+
+    def test_diff_across_layouts(self):
+        self.convert("--dynamic-size", "-q")
+        others = {"pth": "pth", "hf": "folder", "timm": "timm.safetensors", "safetensors": "plain.safetensors"}
+        for to, name in others.items():
+            done = run("dinov-convert", self.model, "--to", to, "-o", f"{self.work.name}/{name}", "-q")
+            self.assertEqual(done.returncode, 0, done.stderr)
+        for name in others.values():
+            path = f"{self.work.name}/{name}"
+            kept = "timm" not in name  # timm and ONNX do not carry mask_token
+            self.diff(self.model, path, code=0 if kept else 2, word="%d equal, 0 within tolerance, 0 differ, %d only in the first" % (34 + kept, not kept))
+            self.diff(path, self.out, code=2 if kept else 0)
+            done = self.diff("--outputs", path, self.out)
+            self.assertEqual(done.stdout.count("right"), 8, done.stdout)
+        half = f"{self.work.name}/half.onnx"
+        self.assertEqual(run("dinov-convert", self.model, "-o", half, "--dtype", "bf16", "-q").returncode, 0)
+        self.diff("--outputs", self.model, half, word="right")
+        other = f"{self.work.name}/other.safetensors"
+        self.assertEqual(run("dinov-demo-model", "-o", other, "--dim", 64, "--depth", 2, "--heads", 1, "--grid", 5, "--seed", 9).returncode, 0)
+        done = self.diff("--outputs", self.model, other, code=2, word="[GRAPH-PROOF]")
+        self.assertIn("WRONG", done.stdout)
+        shown = json.loads(self.diff("--outputs", "--json", self.model, self.out).stdout)
+        self.assertEqual((shown["same"], len(shown["outputs"])), (True, 8))
+        self.diff("--outputs", self.model, self.reg, code=2, word="[CKPT-OTHER-MODEL]")
+
     def test_golden(self):
         golden = f"{self.work.name}/golden"
         self.convert("--golden", golden, "--size", "28x42", "--batch", "2")
