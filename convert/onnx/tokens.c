@@ -172,13 +172,23 @@ static bool around_registers(dinov_onnx_match *m, int32_t value)
            match_sum(m, s);
 }
 
-/* [class, registers, patches + positions]: the class token has no position. */
+/* The class token where it is joined to the patches: stored, or the sum of it and its position, both stored. */
+static bool match_class(dinov_onnx_match *m, int32_t value)
+{
+    dinov_onnx_tokens *t = &m->tokens;
+    if (take_once(m, value, &t->cls)) return true;
+    value = dinov_onnx_past(m, value, false);
+    if (dinov_onnx_made_by(m, value, "Expand")) value = dinov_onnx_past(m, input(m, value, 0), false);
+    return dinov_onnx_made_by(m, value, "Add") && take_once(m, input(m, value, 0), &t->cls) &&
+           take_once(m, input(m, value, 1), &t->class_pos);
+}
+
+/* [class, registers, patches + positions] */
 static bool match_patches_alone(dinov_onnx_match *m, int32_t value, uint32_t count)
 {
     dinov_onnx_tokens *t = &m->tokens;
     int32_t            a, b, bias;
-    if (!take_once(m, input(m, value, 0), &t->cls) || (count == 3 && !take_once(m, input(m, value, 1), &t->registers)))
-        return false;
+    if (!match_class(m, input(m, value, 0)) || (count == 3 && !take_once(m, input(m, value, 1), &t->registers))) return false;
     if (!dinov_onnx_sum(m, dinov_onnx_stream_of(m, input(m, value, count - 1)), &a, &b, &bias) || bias != DINOV_ONNX_NONE)
         return false;
     bool first = dinov_onnx_made_by(m, dinov_onnx_past(m, a, true), "Conv");
@@ -191,8 +201,10 @@ bool dinov_onnx_match_tokens(dinov_onnx_match *m, dinov_onnx_stream s)
     m->tokens = (dinov_onnx_tokens){0};
     if (match_sum(m, s)) return true;
     if (s.value != DINOV_ONNX_NONE && joins(m, s.value, 3) && around_registers(m, s.value)) return true;
-    for (uint32_t count = 2; count <= 3 && s.value != DINOV_ONNX_NONE; count++)
+    for (uint32_t count = 2; count <= 3 && s.value != DINOV_ONNX_NONE; count++) {
+        m->tokens = (dinov_onnx_tokens){0};
         if (joins(m, s.value, count) && match_patches_alone(m, s.value, count)) return true;
+    }
     if (s.value != DINOV_ONNX_NONE)
         dinov_onnx_miss(m, s.value, AT_TOKENS, "expected a residual sum of a block, or the class token, patches and positions");
     return false;
