@@ -171,7 +171,7 @@ struct part {
     bool                   known; /* `at` is */
     int64_t                at;    /* which output, element or index */
     uint32_t               outputs;
-    const dinov_onnx_list *reshape;  /* into heads: the nearest to the layer */
+    const dinov_onnx_list *reshape;  /* into heads: the nearest to the layer; NULL: none */
     bool                   reshaped; /* there was one between selection and layer */
     int32_t                layer;    /* what the layer makes */
 };
@@ -260,7 +260,6 @@ static bool find_part(const dinov_onnx_match *m, int32_t value, struct part *p)
                                           : split ? select_split(m, value, p)
                                                   : select_index(m, value, p)))
                 return false;
-            p->reshape  = NULL;
             p->reshaped = false;
             value       = input(m, value, 0);
         } else if (step_scale(m, &moved, &p->scale, &p->computed)) {

@@ -9,15 +9,16 @@
 #include <string.h>
 
 /* The numbers that the graph has, too, are the same. */
-static bool agrees(const json_t *root, const dinov_model *found, dinov_facts *facts)
+static bool agrees(const json_t *root, const dinov_model *found, dinov_facts *facts, bool *resampled)
 {
-    json_int_t patch, dim, depth, heads, registers;
-    if (json_unpack((json_t *)(uintptr_t)root, "{s:{s:I,s:I,s:I,s:I,s:I,s:f,s:{s:f,s:b}}}", "model", "patch", &patch, "dim", &dim,
-                    "depth", &depth, "heads", &heads, "registers", &registers, "ln_eps", &facts->ln_eps, "position", "offset",
-                    &facts->interp.offset, "antialias", &facts->interp.antialias) != 0)
+    json_int_t patch, dim, depth, heads, registers, rows, columns;
+    if (json_unpack((json_t *)(uintptr_t)root, "{s:{s:I,s:I,s:I,s:I,s:I,s:f,s:{s:[II!],s:f,s:b}}}", "model", "patch", &patch, "dim",
+                    &dim, "depth", &depth, "heads", &heads, "registers", &registers, "ln_eps", &facts->ln_eps, "position", "grid",
+                    &rows, &columns, "offset", &facts->interp.offset, "antialias", &facts->interp.antialias) != 0)
         return false;
     facts->heads      = heads;
     facts->has_interp = 1;
+    *resampled        = rows != found->grid_h || columns != found->grid_w;
     return patch == found->patch && dim == found->dim && depth == found->depth && registers == found->registers && heads > 0 &&
            heads <= dim && dim % heads == 0 && (!found->heads || heads == found->heads) &&
            (float)facts->ln_eps == (float)found->ln_eps && facts->interp.offset >= 0 && facts->interp.offset < 1;
@@ -50,14 +51,15 @@ static void read_preprocess(const json_t *root, const dinov_model *found, dinov_
     facts->has_preprocess = 1;
 }
 
-bool dinov_onnx_document(dinov_facts *facts, const dinov_model *found, const char *json, size_t size)
+bool dinov_onnx_document(dinov_facts *facts, bool *resampled, const dinov_model *found, const char *json, size_t size)
 {
     static const dinov_json at    = {"", "the dinov document", "backbone"};
     dinov_facts             heard = *facts;
-    json_t                 *root  = NULL;
+    *resampled                    = false;
+    json_t *root                  = NULL;
     if (dinov_json_limits(json, size, &at, NULL) != DINOV_OK || dinov_json_load(&root, json, size, &at, NULL) != DINOV_OK)
         return false;
-    bool ok = agrees(root, found, &heard);
+    bool ok = agrees(root, found, &heard, resampled);
     if (ok) read_preprocess(root, found, &heard);
     if (ok) *facts = heard;
     json_decref(root);

@@ -11,8 +11,9 @@
 
 #include <stdbool.h>
 
-/* `found`: what the graph says; numbers it does not say are 0. True: the document agrees, and *facts has what it adds.
- * False, *facts untouched: it does not, or it is none. ERR_NOMEM counts as none. */
-bool dinov_onnx_document(dinov_facts *facts, const dinov_model *found, const char *json, size_t size);
+/* `found`: what the graph says; numbers it does not say are 0. True: the document agrees, and *facts has what it adds. *resampled:
+ * the graph holds positions of another grid than the trained one, so it was made for one size of picture. False, *facts untouched:
+ * it does not, or it is none. ERR_NOMEM counts as none. */
+bool dinov_onnx_document(dinov_facts *facts, bool *resampled, const dinov_model *found, const char *json, size_t size);
 
 #endif

@@ -90,17 +90,12 @@ static dinov_status check_dtype(const struct reading *r, dinov_error *err)
 
 /* ---- Embeddings ---- */
 
-/* Positions that an exporter has resized to one size of picture are the trained ones no more. */
-static dinov_status check_grid(const struct reading *r, dinov_error *err)
+/* Of the square table of patch positions; 0 when it is none. */
+static int64_t side_of(const struct reading *r)
 {
     int64_t cells = (int64_t)dinov_onnx_view_count(&r->match->tokens.grid) / r->match->dim - r->match->tokens.whole, side = 1;
     while (side * side < cells && side < 1 << 15) side++;
-    return side * side == cells
-               ? DINOV_OK
-               : dinov_fail(err, DINOV_ERR_SHAPE, "ONNX-GRID",
-                            "%s: expected the square table of positions the model was trained with, found %lld positions, "
-                            "resized when the graph was exported for another size of picture; export it at the trained size",
-                            r->where, (long long)cells);
+    return side * side == cells ? side : 0;
 }
 
 static dinov_status add_positions(struct reading *r, dinov_error *err)
@@ -129,7 +124,12 @@ static dinov_status add_embeddings(struct reading *r, dinov_error *err)
     if (dinov_onnx_view_count(&t->cls) != (uint64_t)dim) return refuse(r, "cls_token", "expected one class token", err);
     if (!t->whole && t->class_pos.data && dinov_onnx_view_count(&t->class_pos) != (uint64_t)dim)
         return refuse(r, "pos_embed", "expected one position for the class token", err);
-    DINOV_TRY(check_grid(r, err));
+    if (!side_of(r)) /* an exporter resized positions to one size of picture: they are the trained ones no more */
+        return dinov_fail(
+            err, DINOV_ERR_SHAPE, "ONNX-GRID",
+            "%s: expected the square table of positions the model was trained with, found %lld positions, resized when the "
+            "graph was exported for another size of picture; export it at the trained size",
+            r->where, (long long)(dinov_onnx_view_count(&t->grid) / (uint64_t)dim - t->whole));
     DINOV_TRY(add_rows(r, "cls_token", &t->cls, err));
     DINOV_TRY(add_positions(r, err));
     if (t->registers.data) DINOV_TRY(add_rows(r, "register_tokens", &t->registers, err));
@@ -261,13 +261,17 @@ static void take_facts(struct reading *r)
         r->facts->has_interp = 1;
         r->facts->interp     = (dinov_interp){t->factor ? 0.1 : 0, t->antialias};
     }
-    dinov_model found = {.patch     = t->patch_weight.dim[2],
-                         .dim       = r->match->dim,
-                         .depth     = (int64_t)r->match->count / 2,
-                         .heads     = r->facts->heads,
-                         .registers = t->registers.data ? (int64_t)dinov_onnx_view_count(&t->registers) / r->match->dim : 0,
-                         .ln_eps    = r->facts->ln_eps};
-    bool        heard = document.data && dinov_onnx_document(r->facts, &found, document.data, document.size);
+    dinov_model found     = {.patch     = t->patch_weight.dim[2],
+                             .dim       = r->match->dim,
+                             .depth     = (int64_t)r->match->count / 2,
+                             .heads     = r->facts->heads,
+                             .registers = t->registers.data ? (int64_t)dinov_onnx_view_count(&t->registers) / r->match->dim : 0,
+                             .grid_h    = side_of(r),
+                             .grid_w    = side_of(r),
+                             .ln_eps    = r->facts->ln_eps};
+    bool        resampled = false;
+    bool        heard     = document.data && dinov_onnx_document(r->facts, &resampled, &found, document.data, document.size);
+    note(r, heard && resampled, "positions-resampled");
     note(r, document.data && !heard, "document-ignored");
     note(r, !t->whole && !t->class_pos.data, "class-position-zeros");
     note(r, r->ones, "layerscale-ones");

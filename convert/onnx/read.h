@@ -15,6 +15,7 @@
  *   class-position-zeros   the class token has no position of its own
  *   bias-zeros         q, k or v has no bias while another has: theirs is 0
  *   document-ignored  what the file says of itself under "dinov" does not fit the graph
+ *   positions-resampled  the graph was made for one size of picture and holds positions of its grid, not the trained one
  *   input-nodes        nodes before the patch embedding were left out: they prepare pictures, as dinov-infer does
  * Errors: wire.h, constants.h, match.h, and ONNX-STRUCTURE, ONNX-GRID (ERR_SHAPE). `out` is to be cleared also after a failure. */
 dinov_status dinov_onnx_read(dinov_tensors *out, dinov_facts *facts, dinov_files *files, const void *data, size_t size,

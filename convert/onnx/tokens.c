@@ -207,8 +207,10 @@ bool dinov_onnx_match_tokens(dinov_onnx_match *m, dinov_onnx_stream s)
     m->tokens = (dinov_onnx_tokens){0};
     if (match_sum(m, s)) return true;
     if (s.value != DINOV_ONNX_NONE && joins(m, s.value, 3) && around_registers(m, s.value)) return true;
-    for (uint32_t count = 2; count <= 3 && s.value != DINOV_ONNX_NONE; count++)
+    for (uint32_t count = 2; count <= 3 && s.value != DINOV_ONNX_NONE; count++) {
+        m->tokens = (dinov_onnx_tokens){0};
         if (joins(m, s.value, count) && match_patches_alone(m, s.value, count)) return true;
+    }
     if (s.value != DINOV_ONNX_NONE)
         dinov_onnx_miss(m, s.value, AT_TOKENS, "expected a residual sum of a block, or the class token, patches and positions");
     return false;

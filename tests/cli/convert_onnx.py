@@ -339,11 +339,11 @@ def fused_part(folder):
     numbers = dict(dim=32, depth=2, grid=4, patch=4)
     rng = np.random.default_rng(3)
     pixels = rng.standard_normal((1, 3, 16, 16)).astype(np.float32)
-    for kind in ("", "split", "Attention", "MultiHeadAttention"):
+    for kind in ("", "split", "thirds", "Attention", "MultiHeadAttention"):
         for more in (dict(), dict(registers=2), dict(swiglu=True, hidden=40), dict(layerscale=False)):
             given = weightfiles.model(seed=4, **numbers, **more)
             with open(path, "wb") as f:
-                f.write(onnxfiles.Vit(given, heads=4, kind=kind).bytes())
+                f.write(onnxfiles.Vit(given, heads=4, kind=kind, apart=kind == "thirds").bytes())
             onnx.checker.check_model(path)
             what = "by hand, %s %s" % (kind or "fused", more or "")
             expect_weights(path, out, {k: torch.frombuffer(bytearray(v.bytes()), dtype=torch.float32).reshape(v.shape)

@@ -93,6 +93,15 @@ class Graphs(Case):
                     self.assert_weights(path, state)
                     self.assertEqual(self.show(path)["model"]["heads"], 4)
 
+    def test_positions_apart(self):
+        for kind in ("", "thirds", "thirds, MultiHeadAttention"):
+            for how in (dict(), dict(registers=2)):
+                for resampling in (None, [0.5, 0.5, 0.25, 0.75]):
+                    with self.subTest(kind=kind, resampling=resampling, **how):
+                        path = self.put(Vit(small(**how), heads=4, kind=kind, apart=True, resampling=resampling).bytes())
+                        self.assert_weights(path, small(**how))
+                        self.assertEqual(self.show(path)["model"]["heads"], 4)
+
     def test_order(self):
         v = Vit(small(), heads=2)
         v.nodes.reverse()
@@ -146,6 +155,8 @@ class Graphs(Case):
         self.assertEqual((found["model"]["interp"]["offset"], found["model"]["interp"]["antialias"]), (0.0, True))
         self.assertEqual(found["preprocess"]["preset"], "short:100")
         self.assertEqual(found["provenance"]["transforms"], "mask_token-zeros")
+        found = shown(dict(model=dict(model, position=dict(model["position"], grid=[37, 37]))))
+        self.assertEqual(found["provenance"]["transforms"], "positions-resampled,mask_token-zeros")
         for wrong in ({}, [], "", "{", "\xff", b"\xff\0", dict(model=dict(model, heads=4)), dict(model=dict(model, depth=3)),
                       dict(model=dict(model, dim=16)), dict(model=dict(model, ln_eps=1e-5)), dict(model=dict(model, patch=14)),
                       dict(model=dict(model, registers=4)), dict(model=dict(model, heads="2")), "[" * 100000):

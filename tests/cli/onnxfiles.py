@@ -95,8 +95,9 @@ def model(body, opset=17, ir=8, extra=b"", metadata=()):
 class Vit:
     """Nodes and initializers, open to change until bytes() writes them."""
 
-    def __init__(self, state, heads=1, eps=1e-6, kind="", gate="ab"):
+    def __init__(self, state, heads=1, eps=1e-6, kind="", gate="ab", apart=False, resampling=None):
         self.state, self.nodes, self.tensors, self.heads, self.eps, self.gate = state, [], [], heads, eps, gate
+        self.apart, self.resampling = apart, resampling
         self.dim = state["cls_token"].shape[-1]
         self.depth = 1 + max(int(k.split(".")[1]) for k in state if k.startswith("blocks."))
         self.build(kind)
@@ -135,7 +136,8 @@ class Vit:
         return self.add("LayerNormalization", x, self.store(name + ".weight"), self.store(name + ".bias"), out=out, epsilon=self.eps)
 
     def attention(self, x, name, kind):
-        """q, k and v as one layer or ("split") as three, or by onnxruntime's operator of the name `kind`."""
+        """q, k and v as one layer with heads apart, or taken apart before ("thirds"), or as three ("split"); or by
+        onnxruntime's operator of the name in `kind`."""
         heads, size = self.heads, self.dim // self.heads
         if kind == "Attention":
             y = self.add(kind, x, *self.packed(name + "qkv"), domain="com.microsoft", num_heads=heads)
@@ -143,7 +145,14 @@ class Vit:
         if kind == "MultiHeadAttention":
             q, k, v = (self.linear(x, name + "qkv", slice(i * self.dim, (i + 1) * self.dim), ".%d" % i) for i in range(3))
             return self.linear(self.add(kind, q, k, v, domain="com.microsoft", num_heads=heads), name + "proj")
-        if kind == "split":
+        if kind.startswith("thirds"):
+            fused = self.linear(x, name + "qkv")
+            q, k, v = ("qkv"[i] + fused for i in range(3))
+            self.nodes.append(node("Split", [fused, self.constant("thirds", ints("thirds", [self.dim] * 3))], [q, k, v], axis=-1))
+            if "MultiHeadAttention" in kind:
+                return self.linear(self.add("MultiHeadAttention", q, k, v, domain="com.microsoft", num_heads=heads), name + "proj")
+            q, k, v = (self.add("Reshape", y, self.constant("to heads", ints("to heads", [0, 0, heads, size]))) for y in (q, k, v))
+        elif kind == "split":
             q, k, v = (self.add("Reshape", self.linear(x, name + "qkv", slice(i * self.dim, (i + 1) * self.dim), ".%d" % i),
                                 self.constant("to heads", ints("to heads", [0, -1, heads, size]))) for i in range(3))
         else:
@@ -168,17 +177,40 @@ class Vit:
         gate = self.add("Mul", "a" + h, self.add("Sigmoid", "a" + h))
         return self.linear(self.add("Mul", gate, "b" + h), name + "w3")
 
+    def embed(self, x):
+        """As upstream: registers are put between what has a position already."""
+        x = self.add("Add", self.add("Concat", self.store("cls_token"), x, axis=1), self.store("pos_embed"))
+        if "register_tokens" in self.state:
+            zero, one, end = (self.constant(n, ints(n, [v])) for n, v in (("n0", 0), ("n1", 1), ("end", 2 ** 63 - 1)))
+            first = self.add("Slice", x, zero, one, one)
+            x = self.add("Concat", first, self.store("register_tokens"), self.add("Slice", x, one, end, one), axis=1)
+        return x
+
+    def embed_apart(self, x):
+        """Positions of the class token and of patches are stored and added apart; `resampling`, a square matrix, makes
+        another table of the latter."""
+        raw, row = self.state["pos_embed"].bytes(), 4 * self.dim
+        count = len(raw) // row - 1
+        self.tensors += [tensor("pos.cls", (1, 1, self.dim), raw[:row]), tensor("pos.patches", (1, count, self.dim), raw[row:])]
+        table = "pos.patches"
+        if self.resampling:
+            side = int(count ** 0.5)
+            weights = self.add("Identity", self.constant("matrix", floats("matrix", self.resampling, (side, side))))
+            weights = self.add("MatMul", weights, self.constant("unit", floats("unit", [float(i % (side + 1) == 0) for i in range(side * side)], (side, side))))
+            table = self.add("Reshape", table, self.constant("wide", ints("wide", [side, side * self.dim])))
+            table = self.add("Reshape", self.add("MatMul", weights, table), self.constant("narrow", ints("narrow", [-1, side, self.dim])))
+            table = self.add("Reshape", self.add("MatMul", weights, table), self.constant("flat", ints("flat", [1, -1, self.dim])))
+        x = self.add("Add", x, table)
+        cls = self.add("Expand", self.add("Add", self.store("cls_token"), "pos.cls"), self.constant("same", ints("same", [1, 1, 1])))
+        return self.add("Concat", cls, *([self.store("register_tokens")] if "register_tokens" in self.state else []), x, axis=1)
+
     def build(self, kind):
         patch = self.state["patch_embed.proj.weight"].shape[-1]
         x = self.add("Conv", "pixels", self.store("patch_embed.proj.weight"), self.store("patch_embed.proj.bias"),
                      strides=[patch, patch], kernel_shape=[patch, patch])
         x = self.add("Reshape", x, self.constant("to row", ints("to row", [0, self.dim, -1])))
-        x = self.add("Concat", self.store("cls_token"), self.add("Transpose", x, perm=[0, 2, 1]), axis=1)
-        x = self.add("Add", x, self.store("pos_embed"))
-        if "register_tokens" in self.state:
-            zero, one, end = (self.constant(n, ints(n, [v])) for n, v in (("n0", 0), ("n1", 1), ("end", 2 ** 63 - 1)))
-            first = self.add("Slice", x, zero, one, one)
-            x = self.add("Concat", first, self.store("register_tokens"), self.add("Slice", x, one, end, one), axis=1)
+        x = self.add("Transpose", x, perm=[0, 2, 1])
+        x = self.embed_apart(x) if self.apart else self.embed(x)
         for i in range(self.depth):
             b = "blocks.%d." % i
             for k, branch in ((1, lambda y: self.attention(y, b + "attn.", kind)),

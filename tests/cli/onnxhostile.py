@@ -131,6 +131,23 @@ def structure_cases():
     for old, new in (("Conv", "ConvTranspose"), ("Softmax", "LogSoftmax"), ("Erf", "Tanh"), ("Transpose", "Cosh"), ("Concat", "Max"),
                      ("Gather", "GatherND"), ("LayerNormalization", "RMSNormalization")):
         yield "ONNX with %s for %s" % (new, old), op(old, new), ("ONNX-NODE", "ONNX-STRUCTURE")
+    for what, mask in (("constant", [0.0, 1.0]), ("almost nothing", [0.0, -0.0]), ("dynamic", None)):
+        v = Vit(state_of(seed=5, **SMALL), heads=2)
+        at = next(i for i, n in enumerate(v.nodes) if text(4, "Softmax") in n)
+        scores = "v%d" % (at - 1)
+        v.nodes[at] = v.nodes[at].replace(text(1, scores), text(1, "masked"))
+        v.nodes.insert(at, node("Add", [scores, "mask" if mask else "norm of pixels"], ["masked"]))
+        if mask:
+            v.tensors.append(floats("mask", mask, [2]))
+        else:
+            v.nodes.insert(0, node("Sigmoid", ["pixels"], ["norm of pixels"]))
+        yield "ONNX with a mask, " + what, v.bytes(), "ONNX-NODE"
+    for what, op_, more in (("tanh", "Gelu", dict(approximate="tanh")), ("FastGelu", "FastGelu", dict(domain="com.microsoft")),
+                            ("QuickGelu", "QuickGelu", dict(domain="com.microsoft", alpha=1.702)), ("Relu", "Relu", {})):
+        v = Vit(state_of(seed=5, **SMALL), heads=2)
+        at = next(i for i, n in enumerate(v.nodes) if text(4, "Mul") in n and text(1, "half") in n)
+        v.nodes[at] = node(op_, ["v%d" % (at - 5)], ["v%d" % at], **more)
+        yield "ONNX activated by " + what, v.bytes(opset=20), "ONNX-NODE"
     yield "ONNX of another scale", Vit(state_of(seed=5, **SMALL), heads=2).bytes().replace(
         struct.pack("<f", 4 ** -0.25), struct.pack("<f", 1.0)), "ONNX-NODE"
     yield "ONNX with overlapping patches", changed(text(4, "Conv"), lambda n: n.replace(number(8, 2) * 2, number(8, 1) * 2, 1)), "ONNX-NODE"
