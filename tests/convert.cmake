@@ -9,6 +9,10 @@ dinov_python(convert_hostile quick cli/convert_hostile.py $<TARGET_FILE:dinov-co
 dinov_python(convert_formats full cli/convert_torch.py ${CONVERT_TOOLS} formats)
 dinov_python(convert_official full cli/convert_torch.py ${CONVERT_TOOLS} official)
 
+foreach(library hf timm)
+    dinov_python(convert_${library} full cli/convert_hub.py ${CONVERT_TOOLS} $<TARGET_FILE:dinov-infer> $<TARGET_FILE:dinov-demo-model> ${library})
+endforeach()
+
 foreach(target pickle zip pth safetensors hfjson names)
     dinov_fuzz(${target} dinov_convert)
 endforeach()
