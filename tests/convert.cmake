@@ -3,6 +3,7 @@ set(CONVERT_TOOLS $<TARGET_FILE:dinov-convert> $<TARGET_FILE:dinov-ckpt>)
 
 dinov_unit(convert quick dinov_convert)
 target_compile_definitions(unit_convert PRIVATE DINOV_UNIT_PTH="${CMAKE_CURRENT_SOURCE_DIR}/unit/convert-tiny.pth")
+dinov_unit(hf_faults quick dinov_convert)
 dinov_python(convert_cli quick cli/convert_cli.py ${CONVERT_TOOLS})
 dinov_python(convert_names quick cli/convert_names.py ${CONVERT_TOOLS})
 dinov_python(convert_hostile quick cli/convert_hostile.py $<TARGET_FILE:dinov-convert>)
