@@ -134,10 +134,10 @@ static void writing_without_memory(void **state)
         for (int forever = 0; forever < 2; forever++) {
             dinov_status status = DINOV_ERR_NOMEM;
             long         n;
+            dinov_hf_remove(path);
+            if (replace) assert_int_equal(dinov_hf_write(path, &one.weights, SHARD, 0, NULL), DINOV_OK);
             for (n = 1; status != DINOV_OK; n++) {
                 dinov_error err = {0};
-                dinov_hf_remove(path);
-                if (replace) assert_int_equal(dinov_hf_write(path, &one.weights, SHARD, 0, NULL), DINOV_OK);
                 dinov_alloc_fail_at(n, forever);
                 status = dinov_hf_write(path, &other.weights, SHARD, replace, &err);
                 dinov_alloc_fail_at(0, 0);
