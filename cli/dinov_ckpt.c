@@ -515,7 +515,62 @@ static void report_pair(const char *name, const dinov_tensor *a, const dinov_ten
     }
 }
 
-static dinov_status diff_sources(const dinov_reader *a, const dinov_reader *b, double tolerance, struct tally *tally, json_t *list,
+/* One of two files: its tensors as they are, or under the hub's names. */
+struct side {
+    dinov_reader              source;
+    dinov_names               names;
+    dinov_tensors             renamed;
+    const char               *where;
+    const dinov_named_tensor *tensors;
+    size_t                    count;
+};
+
+static dinov_status open_side(struct side *s, const char *path, dinov_error *err)
+{
+    *s = (struct side){.where = path};
+    DINOV_TRY(dinov_reader_open(&s->source, path, (int)threads, err));
+    s->where   = s->source.where;
+    s->tensors = s->source.tensors;
+    s->count   = s->source.count;
+    return DINOV_OK;
+}
+
+static void close_side(struct side *s)
+{
+    dinov_tensors_clear(&s->renamed);
+    dinov_names_clear(&s->names);
+    dinov_reader_close(&s->source);
+}
+
+/* What has a place in the hub's names goes by it, joined; what has none keeps its own. */
+static dinov_status rename_side(struct side *s, dinov_error *err)
+{
+    DINOV_TRY(dinov_names_fill(&s->names, s->where, err));
+    for (size_t i = 0; i < s->names.tensors.count; i++) {
+        const dinov_named_tensor *t = &s->names.tensors.items[i];
+        if (s->names.made[i].pieces) DINOV_TRY(dinov_tensors_add(&s->renamed, t->name, strlen(t->name), &t->tensor, s->where, err));
+    }
+    for (size_t i = 0; i < s->source.count; i++) {
+        const dinov_named_tensor *t = &s->source.tensors[i];
+        if (s->names.fate[i]) DINOV_TRY(dinov_tensors_add(&s->renamed, t->name, strlen(t->name), &t->tensor, s->where, err));
+    }
+    s->tensors = s->renamed.items;
+    s->count   = s->renamed.count;
+    return DINOV_OK;
+}
+
+/* Two files that go by different names are compared under the hub's, where both can be. */
+static dinov_status match_names(struct side *a, struct side *b, dinov_error *err)
+{
+    if (dinov_names_map(&a->names, a->source.tensors, a->source.count, a->where, NULL) != DINOV_OK ||
+        dinov_names_map(&b->names, b->source.tensors, b->source.count, b->where, NULL) != DINOV_OK ||
+        strcmp(a->names.transforms, b->names.transforms) == 0)
+        return DINOV_OK;
+    DINOV_TRY(rename_side(a, err));
+    return rename_side(b, err);
+}
+
+static dinov_status diff_sources(const struct side *a, const struct side *b, double tolerance, struct tally *tally, json_t *list,
                                  dinov_error *err)
 {
     const dinov_named_tensor **sorted_a = dinov_tensors_sort(a->tensors, a->count),
@@ -549,7 +604,7 @@ static dinov_status diff_sources(const dinov_reader *a, const dinov_reader *b, d
 
 static int run_diff(const dinov_tool *tool, int argc, char **argv)
 {
-    dinov_reader a = {0}, b = {0};
+    struct side  a = {.where = NULL}, b = {.where = NULL};
     struct tally tally     = {0};
     double       tolerance = 0;
     dinov_error  err;
@@ -562,8 +617,9 @@ static int run_diff(const dinov_tool *tool, int argc, char **argv)
             return dinov_tool_usage(tool, "--tol: expected a number of at least 0, found \"%s\"", tolerance_text);
     }
     json_t      *list   = json ? json_array() : NULL;
-    dinov_status status = dinov_reader_open(&a, argv[0], (int)threads, &err);
-    if (status == DINOV_OK) status = dinov_reader_open(&b, argv[1], (int)threads, &err);
+    dinov_status status = open_side(&a, argv[0], &err);
+    if (status == DINOV_OK) status = open_side(&b, argv[1], &err);
+    if (status == DINOV_OK) status = match_names(&a, &b, &err);
     if (status == DINOV_OK) status = diff_sources(&a, &b, tolerance, &tally, list, &err);
     int code = DINOV_EXIT_OK;
     if (status == DINOV_OK) {
@@ -585,8 +641,8 @@ static int run_diff(const dinov_tool *tool, int argc, char **argv)
         code = dinov_tool_fail(tool, &err);
     }
     json_decref(list);
-    dinov_reader_close(&a);
-    dinov_reader_close(&b);
+    close_side(&a);
+    close_side(&b);
     return code;
 }
 
@@ -601,11 +657,13 @@ static const dinov_opt diff_options[] = {
 static const dinov_tool diff = {
     .name     = "dinov-ckpt diff",
     .usage    = "A B [--tol X]",
-    .summary  = "how far two files of any layout are apart, tensor by tensor",
+    .summary  = "how far two files of any layout and any names are apart, tensor by tensor",
     .examples = "  dinov-ckpt diff dinov2_vits14_pretrain.pth vits14.safetensors\n"
                 "      exit code 2 when anything differs\n"
                 "  dinov-ckpt diff --tol 1e-3 vits14.safetensors vits14-half.safetensors\n"
-                "      relative L2 per tensor, whatever the dtypes\n",
+                "      relative L2 per tensor, whatever the dtypes\n"
+                "  dinov-ckpt diff vits14.safetensors vits14-hf\n"
+                "      under the hub's names where the two go by different ones\n",
     .options  = diff_options,
     .run      = run_diff,
 };

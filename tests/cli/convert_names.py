@@ -350,6 +350,32 @@ class TrainingIn(Case):
         self.assertIn("1 left over, 0 missing", out)
 
 
+class Diff(Case):
+    def test_across_names(self):
+        state = model(registers=2)
+        ours = self.put("ours", safetensors_of(state))
+        for theirs in (names.hf(state), names.hf(state, 5), prefixed(names.chunked(state, 2), "teacher.backbone.")):
+            for pair in ((ours, self.put("theirs", safetensors_of(theirs))), (self.path("theirs"), ours)):
+                self.assertIn("%d equal, 0 within tolerance, 0 differ, 0 only in the first, 0 only in the second" % len(state),
+                              self.ckpt("diff", *pair).stdout)
+        theirs = names.hf(model(registers=2, seed=2))
+        self.assertIn("%d differ, 0 only" % len(state), self.ckpt("diff", ours, self.put("theirs", safetensors_of(theirs)), code=2).stdout)
+        theirs = names.timm(state) | {"head.bias": Tensor(Storage(0, "F32", b"\0" * 4), (1,))}
+        out = self.ckpt("diff", ours, self.put("theirs", safetensors_of(theirs)), code=2).stdout
+        self.assertIn("%d equal, 0 within tolerance, 1 differ, 1 only in the first, 1 only in the second" % (len(state) - 2), out)
+        self.assertRegex(out, r"mask_token +only in .*ours")
+        self.assertRegex(out, r"head\.bias +only in .*theirs")
+
+    def test_as_they_are(self):
+        """The same naming on both sides, or none that is known."""
+        theirs = names.hf(model())
+        a, b = self.put("a", safetensors_of(theirs)), self.put("b", pth_of(own_storages(theirs)))
+        self.assertIn("%d equal, 0 within" % len(theirs), self.ckpt("diff", a, b).stdout)
+        twice = prefixed(model(), "a.model.") | prefixed(model(), "model.") | prefixed(model(), "module.")
+        self.assertIn("%d equal, 0 within" % len(twice),
+                      self.ckpt("diff", self.put("a", safetensors_of(twice)), self.put("b", safetensors_of(twice))).stdout)
+
+
 class Compat(Case):
     def interp(self, *args, registers=0):
         self.convert(self.put("in", safetensors_of(model(depth=1, registers=registers))), "-o", self.path("out"), "-f", *args)
