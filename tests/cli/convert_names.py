@@ -130,9 +130,11 @@ class HuggingFaceFolder(Case):
             view = self.check(path, self.state, "hf-names,joined")
             self.assertEqual((view["model"]["heads"], view["model"]["ln_eps"]), (2, 1e-5))
             self.assertEqual(view["model"]["interp"], {"offset": 0.1, "antialias": False})
+            self.assertIn("other sizes than 56x56 follow the hub's rule of position interpolation; --compat hf", self.stderr)
             self.assertEqual(view["preprocess"], {"preset": "eval:84", "mean": [0.5, 0.25, 0.125], "std": [1.0, 0.5, 0.25]})
         self.assertEqual(self.show(folder)["preprocess"]["preset"], "eval:84")
-        self.assertEqual(self.check(folder, self.state, None, "--heads", "4")["model"]["heads"], 4)
+        self.assertEqual(self.check(folder, self.state, None, "--heads", "4", "--compat", "hf")["model"]["heads"], 4)
+        self.assertNotIn("--compat", self.stderr)
         here = subprocess.run([os.path.abspath(convert_cli.CONVERT), "config.json", "--dry-run"], cwd=folder, capture_output=True, text=True)
         self.assertEqual(here.returncode, 0, here.stderr)
 
