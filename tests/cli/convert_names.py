@@ -130,9 +130,11 @@ class HuggingFaceFolder(Case):
             view = self.check(path, self.state, "hf-names,joined")
             self.assertEqual((view["model"]["heads"], view["model"]["ln_eps"]), (2, 1e-5))
             self.assertEqual(view["model"]["interp"], {"offset": 0.1, "antialias": False})
+            self.assertIn("other sizes than 56x56 follow the hub's rule of position interpolation; --compat hf", self.stderr)
             self.assertEqual(view["preprocess"], {"preset": "eval:84", "mean": [0.5, 0.25, 0.125], "std": [1.0, 0.5, 0.25]})
         self.assertEqual(self.show(folder)["preprocess"]["preset"], "eval:84")
-        self.assertEqual(self.check(folder, self.state, None, "--heads", "4")["model"]["heads"], 4)
+        self.assertEqual(self.check(folder, self.state, None, "--heads", "4", "--compat", "hf")["model"]["heads"], 4)
+        self.assertNotIn("--compat", self.stderr)
         here = subprocess.run([os.path.abspath(convert_cli.CONVERT), "config.json", "--dry-run"], cwd=folder, capture_output=True, text=True)
         self.assertEqual(here.returncode, 0, here.stderr)
 
@@ -348,6 +350,32 @@ class TrainingIn(Case):
         out = self.ckpt("explain", self.put("in", safetensors_of(state)), code=2, error="NAMES-LEFTOVER").stdout
         self.assertRegex(out, r"neck\.weight +-> \(leftover\)")
         self.assertIn("1 left over, 0 missing", out)
+
+
+class Diff(Case):
+    def test_across_names(self):
+        state = model(registers=2)
+        ours = self.put("ours", safetensors_of(state))
+        for theirs in (names.hf(state), names.hf(state, 5), prefixed(names.chunked(state, 2), "teacher.backbone.")):
+            for pair in ((ours, self.put("theirs", safetensors_of(theirs))), (self.path("theirs"), ours)):
+                self.assertIn("%d equal, 0 within tolerance, 0 differ, 0 only in the first, 0 only in the second" % len(state),
+                              self.ckpt("diff", *pair).stdout)
+        theirs = names.hf(model(registers=2, seed=2))
+        self.assertIn("%d differ, 0 only" % len(state), self.ckpt("diff", ours, self.put("theirs", safetensors_of(theirs)), code=2).stdout)
+        theirs = names.timm(state) | {"head.bias": Tensor(Storage(0, "F32", b"\0" * 4), (1,))}
+        out = self.ckpt("diff", ours, self.put("theirs", safetensors_of(theirs)), code=2).stdout
+        self.assertIn("%d equal, 0 within tolerance, 1 differ, 1 only in the first, 1 only in the second" % (len(state) - 2), out)
+        self.assertRegex(out, r"mask_token +only in .*ours")
+        self.assertRegex(out, r"head\.bias +only in .*theirs")
+
+    def test_as_they_are(self):
+        """The same naming on both sides, or none that is known."""
+        theirs = names.hf(model())
+        a, b = self.put("a", safetensors_of(theirs)), self.put("b", pth_of(own_storages(theirs)))
+        self.assertIn("%d equal, 0 within" % len(theirs), self.ckpt("diff", a, b).stdout)
+        twice = prefixed(model(), "a.model.") | prefixed(model(), "model.") | prefixed(model(), "module.")
+        self.assertIn("%d equal, 0 within" % len(twice),
+                      self.ckpt("diff", self.put("a", safetensors_of(twice)), self.put("b", safetensors_of(twice))).stdout)
 
 
 class Compat(Case):
