@@ -27,14 +27,13 @@ static bool        force, no_check, dry_run, quiet;
 static const dinov_opt options[] = {
     {'o', "output", DINOV_OPT_TEXT, &output, "OUT", "the file to write", .common = true},
     {'f', "force", DINOV_OPT_FLAG, &force, NULL, "replace an existing file", .common = true},
-    {0, "to", DINOV_OPT_TEXT, &to, "LAYOUT", "dinov, safetensors, hf (a folder) or timm (default dinov)",
-     .common = true},
+    {0, "to", DINOV_OPT_TEXT, &to, "LAYOUT", "dinov, safetensors, hf (a folder) or timm (default dinov)", .common = true},
     {0, "interp", DINOV_OPT_TEXT, &interp_text, "RULE",
      "position interpolation: OFFSET[,antialias] (default: with registers 0,antialias, else 0.1)", .common = true},
-    {0, "compat", DINOV_OPT_TEXT, &compat_text, "WHOSE", "the rule of hub, hf or timm in place of --interp (default: as the source says, or hub)",
-     .common = true},
-    {0, "shard-size", DINOV_OPT_TEXT, &shard_text, "SIZE", "with --to hf: at most so much in one file, such as 900M or 5G (default: one file)",
-     .common = false},
+    {0, "compat", DINOV_OPT_TEXT, &compat_text, "WHOSE",
+     "the rule of hub, hf or timm in place of --interp (default: as the source says, or hub)", .common = true},
+    {0, "shard-size", DINOV_OPT_TEXT, &shard_text, "SIZE",
+     "with --to hf: at most so much in one file, such as 900M or 5G (default: one file)", .common = false},
     {0, "heads", DINOV_OPT_INT, &heads, "N", "attention heads (default 0: width / 64)", 0, 4096, true},
     {'t', "threads", DINOV_OPT_INT, &threads, "N", "threads (default 0: all cores)", 0, 1024, true},
     {0, "dry-run", DINOV_OPT_FLAG, &dry_run, NULL, "read and check everything, write nothing", .common = true},
@@ -126,8 +125,8 @@ static dinov_status compare_back(const dinov_named_tensor *tensors, size_t count
     dinov_status               status = dinov_reader_open(&back, output, (int)threads, err);
     if (status == DINOV_OK && back.checkpoint) status = dinov_checkpoint_verify(back.checkpoint, (int)threads, err);
     if (status == DINOV_OK && back.count != count)
-        status = dinov_fail(err, DINOV_ERR_IO, "CONVERT-CHECK", "%s: expected %zu tensors after writing, found %zu", back.where, count,
-                            back.count);
+        status = dinov_fail(err, DINOV_ERR_IO, "CONVERT-CHECK", "%s: expected %zu tensors after writing, found %zu", back.where,
+                            count, back.count);
     if (status == DINOV_OK && !(sorted = dinov_tensors_sort(back.tensors, back.count)))
         status = dinov_fail_nomem(err, back.where, "the list of tensors");
     for (size_t i = 0; i < count && status == DINOV_OK; i++) {
@@ -199,11 +198,12 @@ static void note_reader(const dinov_tool *tool, const dinov_import *in, const st
     const dinov_model *m    = &dinov_import_weights(in)->model;
     dinov_interp       rule = dinov_compat_rule(writer->compat, m->registers);
     if (writer->compat && (rule.offset != m->interp.offset || rule.antialias != m->interp.antialias))
-        dinov_tool_note(tool,
-                        "whoever reads %s interpolates positions by another rule: results agree at %lldx%lld pixels, at other sizes with "
-                        "those of --compat %s",
-                        output ? output : "the output", (long long)(m->grid_h * m->patch), (long long)(m->grid_w * m->patch),
-                        strcmp(writer->to, "safetensors") == 0 ? "hub" : writer->to);
+        dinov_tool_note(
+            tool,
+            "whoever reads %s interpolates positions by another rule: results agree at %lldx%lld pixels, at other sizes with "
+            "those of --compat %s",
+            output ? output : "the output", (long long)(m->grid_h * m->patch), (long long)(m->grid_w * m->patch),
+            strcmp(writer->to, "safetensors") == 0 ? "hub" : writer->to);
 }
 
 /* The averaged model of a training run. */
@@ -221,7 +221,7 @@ static int run(const dinov_tool *tool, int argc, char **argv)
 {
     char                 backbone[DINOV_TRAINING_PATH + 32];
     const char          *input = argv[0];
-    dinov_import_options how = {.digest = 1, .licence = licence, .origin = origin, .preset = preset};
+    dinov_import_options how   = {.digest = 1, .licence = licence, .origin = origin, .preset = preset};
     dinov_interp         interp;
     dinov_import        *in;
     dinov_error          err;
@@ -233,7 +233,8 @@ static int run(const dinov_tool *tool, int argc, char **argv)
     if (shard_text && strcmp(to, "hf") != 0) return dinov_tool_usage(tool, "--shard-size: only --to hf writes shards");
     if (shard_text && !parse_bytes(&shard_bytes, shard_text))
         return dinov_tool_usage(tool, "--shard-size: expected a size such as 900M or 5G, found \"%s\"", shard_text);
-    if (compat_text && interp_text) return dinov_tool_usage(tool, "--compat and --interp both name the rule of interpolation; give one");
+    if (compat_text && interp_text)
+        return dinov_tool_usage(tool, "--compat and --interp both name the rule of interpolation; give one");
     if (compat_text && !(how.recognise.compat = dinov_compat_parse(compat_text)))
         return dinov_tool_usage(tool, "--compat: expected hub, hf or timm, found \"%s\"", compat_text);
     if (interp_text) {
