@@ -10,6 +10,7 @@
 #include "convert/import.h"
 #include "convert/safetensors.h"
 #include "convert/timm.h"
+#include "dinov/image.h"
 #include "dinov/infer.h"
 #include "format/training.h"
 
@@ -204,6 +205,11 @@ static void note_reader(const dinov_tool *tool, const dinov_import *in, const st
             "those of --compat %s",
             output ? output : "the output", (long long)(m->grid_h * m->patch), (long long)(m->grid_w * m->patch),
             strcmp(writer->to, "safetensors") == 0 ? "hub" : writer->to);
+    dinov_preset preset_of;
+    const char  *said = dinov_import_weights(in)->preprocess.preset;
+    if (writer->naming == DINOV_NAMING_HF && dinov_preset_parse(&preset_of, said, NULL) == DINOV_OK &&
+        preset_of.kind != DINOV_PRESET_EVAL && preset_of.kind != DINOV_PRESET_SQUARE)
+        dinov_tool_note(tool, "preprocessor_config.json cannot say the preset %s; it gets the hub's evaluation instead", said);
 }
 
 /* The averaged model of a training run. */
@@ -285,8 +291,8 @@ int main(int argc, char **argv)
         .details  = "IN is a .pth of torch.save (nothing in it is executed), a safetensors file or a dinov checkpoint,\n"
                     "told apart by content; a folder of Hugging Face's, or its config.json; or a training run, RUN or\n"
                     "RUN@STEP. Names are the official hub's, Hugging Face's, timm's or those of training checkpoints. The\n"
-                    "model is recognised from shapes; two things are not in the weights and follow the hub's rule unless\n"
-                    "config.json says otherwise: heads, and how position embeddings are interpolated.\n"
+                    "model is recognised from shapes; two things are not in the weights and follow the hub's rule: heads,\n"
+                    "unless config.json has them, and how position embeddings are interpolated.\n"
                     "Models trained with the official training code use --interp 0.1, with registers too.\n",
         .options  = options,
         .run      = run,

@@ -462,7 +462,8 @@ class HuggingFaceOut(Case):
     def test_preprocessor(self):
         for preset, size, crop, after in (("eval:224", {"shortest_edge": 256}, True, "eval:224"), ("eval:518", {"shortest_edge": 592}, True, "eval:518"),
                                           ("square:70", {"height": 70, "width": 70}, False, "square:70"), ("full", {"shortest_edge": 256}, True, "eval:224")):
-            self.write(model(), "-f", "--preset", preset)
+            done = self.write(model(), "-f", "--preset", preset)
+            self.assertEqual("cannot say the preset full" in done.stderr, preset == "full")
             with open(self.path("hf/preprocessor_config.json")) as f:
                 found = json.load(f)
             self.assertEqual((found["size"], found["do_center_crop"], found["image_mean"], found["image_std"], found["resample"]),
