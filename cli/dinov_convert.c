@@ -4,7 +4,7 @@
  * Reads, recognises, proves the result right, writes, and reads back what it wrote.
  */
 #include "base/dtype.h"
-#include "cli/tool.h"
+#include "cli/model.h"
 #include "convert/compare.h"
 #include "convert/import.h"
 #include "convert/pth_write.h"
@@ -19,7 +19,7 @@
 
 static const char *output, *to = "dinov", *interp_text, *licence, *origin, *preset;
 static int64_t     heads, threads;
-static bool        force, no_check, dry_run, quiet;
+static bool        no_fence, force, no_check, dry_run, quiet;
 
 static const dinov_opt options[] = {
     {'o', "output", DINOV_OPT_TEXT, &output, "OUT", "the file to write", .common = true},
@@ -38,6 +38,7 @@ static const dinov_opt options[] = {
      "how pictures are prepared unless dinov-infer is told otherwise (default: as the source says, or eval:224)", .common = false},
     {0, "no-check", DINOV_OPT_FLAG, &no_check, NULL, "do not read back and compare what was written", .common = false},
     {'q', "quiet", DINOV_OPT_FLAG, &quiet, NULL, "no notes on stderr", .common = false},
+    DINOV_OPT_NO_FENCE(&no_fence),
     {0},
 };
 
@@ -51,8 +52,9 @@ static bool same_file(const char *a, const char *b)
 /* What was written says bit for bit what was read. */
 static dinov_status check_written(const dinov_weights *weights, dinov_error *err)
 {
-    dinov_reader back;
-    dinov_status status = dinov_reader_open(&back, output, (int)threads, err);
+    const dinov_reader_options how = {.threads = (int)threads, .unfenced = no_fence};
+    dinov_reader               back;
+    dinov_status               status = dinov_reader_open(&back, output, &how, err);
     if (status == DINOV_OK && back.checkpoint) status = dinov_checkpoint_verify(back.checkpoint, (int)threads, err);
     const dinov_weights found = {.tensors = back.tensors, .count = back.count};
     if (status == DINOV_OK && back.count != weights->count)
@@ -145,7 +147,7 @@ static int run(const dinov_tool *tool, int argc, char **argv)
 {
     char                 backbone[DINOV_TRAINING_PATH + 32];
     const char          *input = argv[0];
-    dinov_import_options how = {.digest = 1, .licence = licence, .origin = origin, .preset = preset};
+    dinov_import_options how = {.digest = 1, .licence = licence, .origin = origin, .preset = preset, .unfenced = no_fence};
     dinov_interp         interp;
     dinov_import        *in;
     dinov_error          err;
@@ -175,6 +177,7 @@ static int run(const dinov_tool *tool, int argc, char **argv)
     }
     if (dinov_import_open(&in, input, &how, &err) != DINOV_OK) return dinov_tool_fail(tool, &err);
     const dinov_reader *source = dinov_import_source(in);
+    if (!quiet) dinov_tool_note_fence(tool, source);
     if (!quiet && source->torch.copied)
         dinov_tool_note(tool, "%s: %zu tensors were strided or transposed and are written in row-major order", source->where,
                         source->torch.copied);

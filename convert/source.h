@@ -7,6 +7,7 @@
 #ifndef DINOV_CONVERT_SOURCE_H
 #define DINOV_CONVERT_SOURCE_H
 
+#include "convert/fence.h"
 #include "convert/files.h"
 #include "convert/torch.h"
 #include "dinov/format.h"
@@ -48,14 +49,22 @@ typedef struct dinov_reader {
     const dinov_named_tensor *tensors; /* valid until close */
     size_t                    count;
     dinov_torch_notes         torch;
+    dinov_fence               fence;
+    dinov_scratch             scratch;
     dinov_tensors             plain;
     dinov_checkpoint         *checkpoint; /* NULL unless ours */
 } dinov_reader;
 
-/* Maps and reads `path`. `threads` (0: all cores) check what the layout protects with CRCs. */
-dinov_status dinov_reader_open(dinov_reader *out, const char *path, int threads, dinov_error *err);
+typedef struct dinov_reader_options {
+    int threads;  /* that check what the layout protects with CRCs; 0 (default): all cores */
+    int unfenced; /* 1: foreign files are read in this process (default 0: in a confined one, fence.h) */
+} dinov_reader_options;
 
-/* The same for bytes in memory, which stay alive until close. */
+/* Maps and reads `path`; `options` may be NULL. Our own checkpoints need no fence. Errors of fence.h and: ERR_INTERNAL
+ * FENCE-ANSWER. */
+dinov_status dinov_reader_open(dinov_reader *out, const char *path, const dinov_reader_options *options, dinov_error *err);
+
+/* The same for bytes in memory, which stay alive until close; without a fence. */
 dinov_status dinov_reader_open_memory(dinov_reader *out, const void *data, size_t size, const char *name, int threads,
                                       dinov_error *err);
 

@@ -5,7 +5,7 @@ import re
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-FAMILIES = "CFG CK CKPT CONVERT DATA DEV EVAL IDX IMG INPUT IO MAN MODEL NAME NAMES NPY OPT PKL PROOF PTH RUN SHARD SRC ST STATE SYS TRAIN ZIP"
+FAMILIES = "CFG CK CKPT CONVERT DATA DEV EVAL FENCE FILES IDX IMG INPUT IO MAN MODEL NAME NAMES NPY OPT PKL PROOF PTH RUN SHARD SRC ST STATE SYS TRAIN ZIP"
 CODE = r"(?<![A-Z-])(?:(?:%s)(?:-[A-Z0-9]+)+|INTERP|MEM)\b" % FAMILIES.replace(" ", "|")
 # Out of a test's reach, and why.
 UNTESTED = {
