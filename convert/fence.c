@@ -70,12 +70,14 @@ static uint64_t writable_now(void)
 static void close_others(int scratch)
 {
 #ifdef SYS_close_range
-    unsigned first = STDERR_FILENO + 1;
+    struct rlimit r;
+    unsigned      first = STDERR_FILENO + 1, last = ~0u;
+    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_max < last) last = (unsigned)r.rlim_max; /* some look at each number */
     if (scratch >= (int)first) {
         if ((unsigned)scratch > first) (void)syscall(SYS_close_range, first, (unsigned)scratch - 1, 0);
         first = (unsigned)scratch + 1;
     }
-    (void)syscall(SYS_close_range, first, ~0u, 0);
+    (void)syscall(SYS_close_range, first, last, 0);
 #else
     (void)scratch;
 #endif

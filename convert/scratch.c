@@ -76,7 +76,12 @@ uint64_t dinov_scratch_seal(dinov_scratch *scratch)
     struct stat st;
     uint64_t    size = fstat(scratch->fd, &st) == 0 && st.st_size > 0 ? (uint64_t)st.st_size : 0;
     if (size > scratch->span) size = scratch->span;
-    (void)mprotect(scratch->memory, scratch->span, PROT_READ);
+    /* Behind the file's end nothing may be touched, so nothing stays mapped there. */
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), keep = (size + page - 1) / page * page;
+    if (keep < scratch->span) munmap(scratch->memory + keep, scratch->span - keep);
+    if (keep) (void)mprotect(scratch->memory, keep < scratch->span ? keep : scratch->span, PROT_READ);
+    if (keep < scratch->span) scratch->span = keep;
+    if (keep == 0) scratch->memory = NULL;
     close(scratch->fd);
     scratch->fd   = -1;
     scratch->room = size;

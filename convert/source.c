@@ -107,11 +107,10 @@ struct confined {
     size_t        count;
 };
 
-static void read_confined(void *arg, dinov_text *answer)
+static void read_and_tell(struct confined *c, dinov_text *answer)
 {
-    struct confined *c = arg;
-    dinov_reader    *s = c->reader;
-    dinov_error      err;
+    dinov_reader *s = c->reader;
+    dinov_error   err;
 
     s->files.confined   = true;
     s->plain.scratch    = &s->scratch;
@@ -124,6 +123,13 @@ static void read_confined(void *arg, dinov_text *answer)
     if (status == DINOV_OK) return;
     dinov_text_clear(answer);
     dinov_carry_error(answer, &err);
+}
+
+static void read_confined(void *arg, dinov_text *answer)
+{
+    struct confined *c = arg;
+    read_and_tell(c, answer);
+    dinov_scratch_close(&c->reader->scratch); /* here alone: the file and the parent's view of it stay */
 }
 
 /* One start of the reader. *what tells whether it is done or wants the file `name`. */
