@@ -105,7 +105,7 @@ void dinov_pool_run(dinov_pool *pool, int64_t blocks, dinov_block_fn fn, void *a
         else sched_yield();
 }
 
-static int usable_cores(void)
+int dinov_pool_cores(void)
 {
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
@@ -115,7 +115,7 @@ static int usable_cores(void)
 dinov_status dinov_pool_new(dinov_pool **out, int threads, dinov_error *err)
 {
     *out = NULL;
-    if (threads == 0) threads = usable_cores();
+    if (threads == 0) threads = dinov_pool_cores();
     if (threads < 1 || threads > MAX_THREADS)
         return dinov_fail(err, DINOV_ERR_CONFIG, "OPT-THREADS", "threads: expected 0 (all cores) to %d, found %d",
                           MAX_THREADS, threads);

@@ -17,6 +17,9 @@ typedef struct dinov_pool dinov_pool;
 /* `worker` is 0..threads-1: an index for scratch memory, never for results. */
 typedef void (*dinov_block_fn)(void *arg, int64_t block, int worker);
 
+/* The cores this process may use. */
+int dinov_pool_cores(void);
+
 /* threads 0: all cores this process may use. */
 dinov_status dinov_pool_new(dinov_pool **out, int threads, dinov_error *err);
 void         dinov_pool_free(dinov_pool **pool);

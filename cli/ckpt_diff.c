@@ -18,7 +18,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static bool        json, all_tensors, outputs;
+static bool        json, all_tensors, outputs, no_fence;
 static int64_t     threads, heads;
 static const char *tolerance_text;
 
@@ -34,8 +34,9 @@ struct side {
 
 static dinov_status open_side(struct side *s, const char *path, dinov_error *err)
 {
-    *s = (struct side){.where = path};
-    DINOV_TRY(dinov_reader_open(&s->source, path, (int)threads, err));
+    const dinov_reader_options how = {.threads = (int)threads, .unfenced = no_fence};
+    *s                             = (struct side){.where = path};
+    DINOV_TRY(dinov_reader_open(&s->source, path, &how, err));
     s->where   = s->source.where;
     s->tensors = s->source.tensors;
     s->count   = s->source.count;
@@ -281,7 +282,7 @@ static int diff_files(const dinov_tool *tool, char **argv)
 
 static int diff_models(const dinov_tool *tool, char **argv)
 {
-    const dinov_import_options how = {.recognise = {.heads = heads}, .threads = (int)threads};
+    const dinov_import_options how = {.recognise = {.heads = heads}, .threads = (int)threads, .unfenced = no_fence};
     dinov_import              *a = NULL, *b = NULL;
     dinov_error                err;
     dinov_status               status = dinov_import_open(&a, argv[0], &how, &err);
@@ -308,6 +309,7 @@ static const dinov_opt diff_options[] = {
     {0, "all", DINOV_OPT_FLAG, &all_tensors, NULL, "list equal tensors too", .common = true},
     {0, "heads", DINOV_OPT_INT, &heads, "N", "attention heads (default 0: as the file says, or width / 64)", 0, 4096, false},
     {'t', "threads", DINOV_OPT_INT, &threads, "N", "threads (default 0: all cores)", 0, 1024, true},
+    DINOV_OPT_NO_FENCE(&no_fence),
     {0},
 };
 

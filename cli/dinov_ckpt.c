@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool    json, with_id, with_run;
+static bool    json, with_id, with_run, no_fence;
 static int64_t threads, heads;
 
 #define OPT_JSON                                                                                                                   \
@@ -32,6 +32,12 @@ static int64_t threads, heads;
     {                                                                                                                              \
         0, "heads", DINOV_OPT_INT, &heads, "N", "attention heads (default 0: width / 64)", 0, 4096, true                           \
     }
+
+static dinov_status open_reader(dinov_reader *reader, const char *path, dinov_error *err)
+{
+    const dinov_reader_options how = {.threads = (int)threads, .unfenced = no_fence};
+    return dinov_reader_open(reader, path, &how, err);
+}
 
 static uint64_t bytes_of(const dinov_tensor *t)
 {
@@ -74,7 +80,7 @@ static dinov_status open_view(struct view *v, const char *path, dinov_error *err
 {
     const dinov_recognise_options how = {.heads = heads};
     *v                                = (struct view){0};
-    dinov_status status               = dinov_reader_open(&v->source, path, (int)threads, err);
+    dinov_status status               = open_reader(&v->source, path, err);
     if (status != DINOV_OK) {
         dinov_reader_close(&v->source);
         return status;
@@ -226,7 +232,7 @@ static int run_show(const dinov_tool *tool, int argc, char **argv)
     return code;
 }
 
-static const dinov_opt  show_options[] = {OPT_JSON, OPT_HEADS, {0}};
+static const dinov_opt  show_options[] = {OPT_JSON, OPT_HEADS, DINOV_OPT_NO_FENCE(&no_fence), {0}};
 static const dinov_tool show           = {
               .name     = "dinov-ckpt show",
               .usage    = "FILE [--json]",
@@ -322,7 +328,7 @@ static int run_explain(const dinov_tool *tool, int argc, char **argv)
     dinov_error                   err, why;
 
     if (argc != 1) return dinov_tool_usage(tool, "expected one file, found %d", argc);
-    dinov_status status = dinov_reader_open(&s, argv[0], (int)threads, &err);
+    dinov_status status = open_reader(&s, argv[0], &err);
     if (status == DINOV_OK) {
         dinov_status found = dinov_survey_make(&survey, &s, &how, &why);
         if (survey.names.fate) status = explain_against(&s, &survey, &missing, &leftover, &err);
@@ -343,7 +349,7 @@ static int run_explain(const dinov_tool *tool, int argc, char **argv)
     return code;
 }
 
-static const dinov_opt  explain_options[] = {OPT_HEADS, {0}};
+static const dinov_opt  explain_options[] = {OPT_HEADS, DINOV_OPT_NO_FENCE(&no_fence), {0}};
 static const dinov_tool explain           = {
               .name     = "dinov-ckpt explain",
               .usage    = "FILE",
@@ -436,7 +442,7 @@ static dinov_status verify_training(const dinov_tool *tool, const char *which, d
 static dinov_status verify_file(const char *path, dinov_error *err)
 {
     dinov_reader s;
-    dinov_status status = dinov_reader_open(&s, path, (int)threads, err);
+    dinov_status status = open_reader(&s, path, err);
     if (status == DINOV_OK) status = verify_source(&s, err);
     dinov_reader_close(&s);
     return status;
@@ -456,6 +462,7 @@ static const dinov_opt verify_options[] = {
     {0, "id", DINOV_OPT_FLAG, &with_id, NULL, "recompute the content id too", .common = true},
     {0, "run", DINOV_OPT_FLAG, &with_run, NULL, "recompute the golden vectors on this machine too", .common = true},
     OPT_THREADS,
+    DINOV_OPT_NO_FENCE(&no_fence),
     {0},
 };
 static const dinov_tool verify = {

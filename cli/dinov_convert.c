@@ -5,6 +5,7 @@
  */
 #include "base/alloc.h"
 #include "base/dtype.h"
+#include "cli/model.h"
 #include "cli/onnx_options.h"
 #include "convert/compare.h"
 #include "convert/import.h"
@@ -27,7 +28,7 @@
 static const char *output, *to, *ort_path, *golden_path, *interp_text, *compat_text, *shard_text, *licence, *origin, *preset;
 static uint64_t    shard_bytes;
 static int64_t     heads, threads;
-static bool        force, no_check, dry_run, quiet;
+static bool        no_fence, force, no_check, dry_run, quiet;
 
 static dinov_tool_onnx    onnx;
 static dinov_onnx_options graph;
@@ -78,6 +79,7 @@ static const dinov_opt options[] = {
     {0, "ort", DINOV_OPT_TEXT, &ort_path, "LIB",
      "onnx: the library of ONNX Runtime to check with (default: libonnxruntime.so where found)", .common = false},
     {'q', "quiet", DINOV_OPT_FLAG, &quiet, NULL, "no notes on stderr", .common = false},
+    DINOV_OPT_NO_FENCE(&no_fence),
     {0},
 };
 
@@ -128,7 +130,8 @@ static dinov_status prove_by_engine(const dinov_import *in, dinov_engine *engine
     static char                who[] = "dinov";
     const dinov_model         *m     = &dinov_import_weights(in)->model;
     dinov_engine_options       how   = {.threads = (int)threads};
-    const dinov_import_options as    = {.recognise = {.heads = m->heads, .interp = &m->interp}, .threads = (int)threads};
+    const dinov_import_options as    = {
+        .recognise = {.heads = m->heads, .interp = &m->interp}, .threads = (int)threads, .unfenced = no_fence};
     dinov_engine              *again = NULL;
     dinov_import              *back;
     dinov_status               status = dinov_import_open(&back, output, &as, err);
@@ -266,9 +269,10 @@ static const struct writer *find_writer(const char *name)
 /* What was written, read back, says bit for bit what `tensors` do. */
 static dinov_status compare_back(const dinov_named_tensor *tensors, size_t count, dinov_error *err)
 {
+    const dinov_reader_options how = {.threads = (int)threads, .unfenced = no_fence};
     dinov_reader               back;
     const dinov_named_tensor **sorted = NULL;
-    dinov_status               status = dinov_reader_open(&back, output, (int)threads, err);
+    dinov_status               status = dinov_reader_open(&back, output, &how, err);
     if (status == DINOV_OK && back.checkpoint) status = dinov_checkpoint_verify(back.checkpoint, (int)threads, err);
     if (status == DINOV_OK && back.count != count)
         status = dinov_fail(err, DINOV_ERR_IO, "CONVERT-CHECK", "%s: expected %zu tensors after writing, found %zu", back.where,
@@ -374,7 +378,7 @@ static int run(const dinov_tool *tool, int argc, char **argv)
 {
     char                 backbone[DINOV_TRAINING_PATH + 32];
     const char          *input = argv[0];
-    dinov_import_options how   = {.digest = 1, .licence = licence, .origin = origin, .preset = preset};
+    dinov_import_options how   = {.digest = 1, .licence = licence, .origin = origin, .preset = preset, .unfenced = no_fence};
     dinov_interp         interp;
     dinov_import        *in;
     dinov_error          err;
@@ -413,6 +417,7 @@ static int run(const dinov_tool *tool, int argc, char **argv)
     }
     if (dinov_import_open(&in, input, &how, &err) != DINOV_OK) return dinov_tool_fail(tool, &err);
     const dinov_reader *source = dinov_import_source(in);
+    if (!quiet) dinov_tool_note_fence(tool, source);
     if (!quiet && source->torch.copied)
         dinov_tool_note(tool, "%s: %zu tensors were strided or transposed and are written in row-major order", source->where,
                         source->torch.copied);

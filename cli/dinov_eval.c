@@ -34,7 +34,7 @@ static const char   *model_path, *preset_text, *isa, *output, *max_bad_text = "1
 static const char   *k_text = "10,20,100,200", *temperature_text = "0.07", *per_class_text = "-1", *rates_text;
 static int64_t       batch = 8, threads, max_tokens = 32768, seed, tries = 1;
 static int64_t       epochs = 10, epoch_length = 1250, batch_size = 128, eval_period = 1250;
-static bool          force, quiet, verbose, json;
+static bool          no_fence, force, quiet, verbose, json;
 
 #define SET_OPTIONS                                                                                                                \
     {0, "train", DINOV_OPT_LIST, &train_from.paths, "SET", "training set; again for more folders or shards", .common = true},      \
@@ -60,6 +60,7 @@ static bool          force, quiet, verbose, json;
          (int64_t)1 << 31, false},                                                                                                 \
         {0, "isa", DINOV_OPT_TEXT, &isa, "NAME", "force an instruction set (default: the best this CPU has)", .common = false},    \
         {'q', "quiet", DINOV_OPT_FLAG, &quiet, NULL, "no progress, no notes", .common = false},                                    \
+        DINOV_OPT_NO_FENCE(&no_fence),                                                                                             \
         {'v', "verbose", DINOV_OPT_FLAG, &verbose, NULL, "name every bad picture", .common = false},                               \
     {0}
 
@@ -203,6 +204,7 @@ static dinov_status extract_set(struct evaluation *e, dinov_set *set, const char
     for (int64_t i = 0; dinov_source_problem(source, i); i++)
         dinov_tool_note(e->tool, "%s [%s]", dinov_source_problem(source, i)->msg, dinov_source_problem(source, i)->code);
     dinov_tool_max_bad(e->tool, max_bad_text, &o.max_bad, &o.percent); /* it was checked before */
+    e->model.unfenced = no_fence;
     if (!e->model.engine) DINOV_TRY(dinov_tool_model_open(&e->model, e->tool, model_path, (int)threads, isa, quiet, err));
     DINOV_TRY(preset_text ? dinov_preset_parse(&o.preset, preset_text, err) : dinov_tool_model_preset(&o.preset, &e->model, err));
     dinov_status status = dinov_set_extract(set, name, e->model.engine, source, &o, err);

@@ -20,7 +20,7 @@ enum { SHOWN_BAD = 20, EXIT_INT = 130 /* as shells have it */ };
 static const char *model_path, *output, *list_path, *preset_text, *listing, *isa;
 static const char *features_text = "cls", *layers_text = "-1", *store_text = "f32", *max_bad_text = "1%";
 static int64_t     batch = 8, threads, max_tokens = 32768;
-static bool        no_norm, dump_input, force, quiet, verbose, json;
+static bool        no_norm, no_fence, dump_input, force, quiet, verbose, json;
 
 static const dinov_opt options[] = {
     {'m', "model", DINOV_OPT_TEXT, &model_path, "MODEL", "dinov checkpoint, training run, hub .pth or safetensors", .common = true},
@@ -45,6 +45,7 @@ static const dinov_opt options[] = {
     {0, "json", DINOV_OPT_FLAG, &json, NULL, "with --ls: JSON lines", .common = false},
     {0, "isa", DINOV_OPT_TEXT, &isa, "NAME", "force an instruction set (default: the best this CPU has)", .common = false},
     {'q', "quiet", DINOV_OPT_FLAG, &quiet, NULL, "no progress, no notes", .common = false},
+    DINOV_OPT_NO_FENCE(&no_fence),
     {'v', "verbose", DINOV_OPT_FLAG, &verbose, NULL, "name every bad input", .common = false},
     {0},
 };
@@ -288,6 +289,7 @@ static int run(const dinov_tool *tool, int argc, char **argv)
     signal(SIGXFSZ, SIG_IGN); /* a file-size limit comes back as an error of write, like a full disk */
 
     dinov_status status = open_inputs(&source, &array, tool, argc, argv, &err);
+    m.unfenced = no_fence;
     if (status == DINOV_OK) status = dinov_tool_model_open(&m, tool, model_path, (int)threads, isa, quiet, &err);
     if (status == DINOV_OK && !preset_text && !array) status = dinov_tool_model_preset(&o.preset, &m, &err);
     if (status == DINOV_OK) {

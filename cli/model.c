@@ -37,9 +37,10 @@ dinov_status dinov_tool_model_open(dinov_tool_model *m, const dinov_tool *tool, 
         snprintf(m->id, sizeof m->id, "%s", dinov_checkpoint_content_id(checkpoint));
     } else {
         if (status != DINOV_ERR_FORMAT) return status;
-        dinov_import_options how = {.threads = threads};
+        dinov_import_options how = {.threads = threads, .unfenced = m->unfenced};
         DINOV_TRY(dinov_import_open(&m->import, path, &how, err));
         weights = dinov_import_weights(m->import);
+        if (!quiet) dinov_tool_note_fence(tool, dinov_import_source(m->import));
         DINOV_TRY(dinov_content_id(m->id, weights->tensors, weights->count, threads, err));
         for (size_t i = 0; !quiet && dinov_import_note(m->import, i); i++)
             dinov_tool_note(tool, "%s", dinov_import_note(m->import, i));
@@ -48,6 +49,13 @@ dinov_status dinov_tool_model_open(dinov_tool_model *m, const dinov_tool *tool, 
     }
     dinov_engine_options how = {.threads = threads, .isa = isa};
     return dinov_engine_open_weights(&m->engine, weights, &how, err);
+}
+
+void dinov_tool_note_fence(const dinov_tool *tool, const dinov_reader *reader)
+{
+    if (reader->fence == DINOV_FENCE_PROCESS)
+        dinov_tool_note(tool, "%s: was read in a process of its own, which this system or build cannot confine further (seccomp)",
+                        reader->where);
 }
 
 void dinov_tool_model_close(dinov_tool_model *m)

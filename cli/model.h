@@ -19,12 +19,16 @@ typedef struct dinov_tool_model {
     dinov_import     *import;
     dinov_engine     *engine;
     char              id[72]; /* content id */
-} dinov_tool_model; /* starts as {0} */
+    bool              unfenced; /* as --no-fence says */
+} dinov_tool_model; /* starts as {0}, but for `unfenced` */
 
 /* Verified, and ready to run. Close it also after a failure. `quiet`: no note on a conversion. */
 dinov_status dinov_tool_model_open(dinov_tool_model *m, const dinov_tool *tool, const char *path, int threads, const char *isa,
                                    bool quiet, dinov_error *err);
 void         dinov_tool_model_close(dinov_tool_model *m);
+
+/* Says so where this system could not confine the reader of a foreign file. */
+void dinov_tool_note_fence(const dinov_tool *tool, const dinov_reader *reader);
 
 /* The preset the checkpoint asks for. ERR_UNSUPPORTED RUN-PRESET: it cannot be used, which is no fault of the command line. */
 dinov_status dinov_tool_model_preset(dinov_preset *out, const dinov_tool_model *m, dinov_error *err);

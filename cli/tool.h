@@ -38,6 +38,12 @@ typedef struct dinov_opt {
     bool           common;  /* shown by -h; the rest only by --help */
 } dinov_opt;
 
+/* The row of every program that reads foreign weights. */
+#define DINOV_OPT_NO_FENCE(value)                                                                                                   \
+    {                                                                                                                               \
+        0, "no-fence", DINOV_OPT_FLAG, value, NULL, "read foreign weights in this process, not in a confined one", .common = false \
+    }
+
 typedef struct dinov_tool {
     const char      *name;     /* "dinov-infer" */
     const char      *usage;    /* after the name: "-m MODEL -o OUT INPUT..." */

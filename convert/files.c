@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -26,7 +27,8 @@ dinov_status dinov_files_open(dinov_files *files, const char *path, const char *
 
 void dinov_files_close(dinov_files *files)
 {
-    for (size_t i = 0; i < files->count; i++) dinov_map_close(&files->items[i].map);
+    for (size_t i = 0; i < files->count; i++)
+        if (!files->items[i].absent) dinov_map_close(&files->items[i].map);
     dinov_free(files->items);
     if (files->folder > 0) close(files->folder);
     *files = (dinov_files){.folder = -1};
@@ -47,36 +49,70 @@ static dinov_status check_name(const dinov_files *files, char out[DINOV_FILES_NA
     return DINOV_OK;
 }
 
-dinov_status dinov_files_get(dinov_files *files, dinov_map *out, const char *name, size_t size, dinov_error *err)
+static const dinov_beside *find(const dinov_files *files, const char *name)
 {
-    char        plain[DINOV_FILES_NAME + 1], shown[DINOV_ESCAPED], where[2 * DINOV_ESCAPED + 16];
-    struct stat st;
-
-    DINOV_TRY(check_name(files, plain, name, size, err));
     for (size_t i = 0; i < files->count; i++)
-        if (strcmp(files->items[i].name, plain) == 0) {
-            *out = files->items[i].map;
-            return DINOV_OK;
-        }
-    snprintf(where, sizeof where, "%s: the file %s beside it", files->where, dinov_escape(shown, sizeof shown, plain, size));
-    if (files->folder < 0) return dinov_fail(err, DINOV_ERR_IO, "IO-OPEN", "%s: it is not at hand", where);
+        if (strcmp(files->items[i].name, name) == 0) return &files->items[i];
+    return NULL;
+}
+
+static dinov_status add(dinov_files *files, const dinov_beside *item, dinov_error *err)
+{
     if (files->count == DINOV_FILES_MAX)
         return dinov_fail(err, DINOV_ERR_LIMIT, "FILES-COUNT", "%s: expected at most %d files beside it, found more", files->where,
                           DINOV_FILES_MAX);
-    /* A second hard link lets another folder's file be read under this one's name. */
-    if (fstatat(files->folder, plain, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) && st.st_nlink != 1)
-        return dinov_fail(err, DINOV_ERR_FORMAT, "FILES-NAME", "%s: expected a file of its own, found one with %lu hard links",
-                          where, (unsigned long)st.st_nlink);
     dinov_beside *items = dinov_realloc(files->items, files->count + 1, sizeof *items);
     if (!items) return dinov_fail_nomem(err, files->where, "the list of files");
-    files->items = items;
-    DINOV_TRY(dinov_map_open_in(out, files->folder, plain, where, err));
-    memcpy(items[files->count].name, plain, size + 1);
-    items[files->count++].map = *out;
+    files->items                 = items;
+    files->items[files->count++] = *item;
     return DINOV_OK;
+}
+
+dinov_status dinov_files_get(dinov_files *files, dinov_map *out, const char *name, size_t size, dinov_error *err)
+{
+    char         shown[DINOV_ESCAPED], where[2 * DINOV_ESCAPED + 16];
+    dinov_beside item = {.absent = false};
+    struct stat  st;
+
+    DINOV_TRY(check_name(files, item.name, name, size, err));
+    const dinov_beside *known = find(files, item.name);
+    if (known && !known->absent) {
+        *out = known->map;
+        return DINOV_OK;
+    }
+    snprintf(where, sizeof where, "%s: the file %s beside it", files->where, dinov_escape(shown, sizeof shown, item.name, size));
+    if (files->folder < 0) return dinov_fail(err, DINOV_ERR_IO, "IO-OPEN", "%s: it is not at hand", where);
+    if (files->confined) {
+        if (!known) memcpy(files->wanted, item.name, sizeof files->wanted);
+        return dinov_fail_errno(err, ENOENT, "IO-OPEN", "%s: cannot open", where);
+    }
+    /* A second hard link lets another folder's file be read under this one's name. */
+    if (fstatat(files->folder, item.name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) && st.st_nlink != 1)
+        return dinov_fail(err, DINOV_ERR_FORMAT, "FILES-NAME", "%s: expected a file of its own, found one with %lu hard links",
+                          where, (unsigned long)st.st_nlink);
+    DINOV_TRY(dinov_map_open_in(&item.map, files->folder, item.name, where, err));
+    dinov_status status = add(files, &item, err);
+    if (status != DINOV_OK) dinov_map_close(&item.map);
+    *out = item.map;
+    return status;
+}
+
+dinov_status dinov_files_bring(dinov_files *files, const char *name, dinov_error *err)
+{
+    dinov_beside item = {.absent = true};
+    dinov_map    map;
+    DINOV_TRY(check_name(files, item.name, name, strlen(name), err));
+    if (files->folder >= 0 && dinov_folder_has(files->folder, name, false))
+        return dinov_files_get(files, &map, name, strlen(name), err);
+    return add(files, &item, err);
 }
 
 bool dinov_files_has(dinov_files *files, const char *name)
 {
-    return files->folder >= 0 && dinov_folder_has(files->folder, name, false);
+    char plain[DINOV_FILES_NAME + 1] = {0};
+    if (files->folder < 0 || check_name(files, plain, name, strlen(name), NULL) != DINOV_OK) return false;
+    if (!files->confined) return dinov_folder_has(files->folder, plain, false);
+    const dinov_beside *known = find(files, plain);
+    if (!known) memcpy(files->wanted, plain, sizeof files->wanted);
+    return known && !known->absent;
 }

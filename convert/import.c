@@ -207,12 +207,13 @@ dinov_status dinov_import_open(dinov_import **out, const char *path, const dinov
 {
     static const dinov_import_options defaults = {0};
     const dinov_import_options       *o        = options ? options : &defaults;
+    const dinov_reader_options        reading  = {.threads = o->threads, .unfenced = o->unfenced};
     dinov_status                      status;
 
     *out             = NULL;
     dinov_import *in = dinov_calloc(1, sizeof *in);
     if (!in) return dinov_fail_nomem(err, path, "the import");
-    DINOV_TRY_GOTO(dinov_reader_open(&in->source, path, o->threads, err));
+    DINOV_TRY_GOTO(dinov_reader_open(&in->source, path, &reading, err));
     DINOV_TRY_GOTO(in->source.checkpoint ? take_checkpoint(in, o, err) : take_foreign(in, o, err));
     if (in->transforms) in->provenance.transforms = in->transforms;
     if (o->licence) in->provenance.licence = o->licence;

@@ -33,6 +33,7 @@ typedef struct dinov_import dinov_import;
 typedef struct dinov_import_options {
     dinov_recognise_options recognise; /* also override what our own file says of itself */
     int                     threads;   /* 0 (default): all cores */
+    int                     unfenced; /* 1: a foreign file is read in this process (default 0: in a confined one, fence.h) */
     int                     digest;    /* 1: provenance carries the SHA-256 of the whole file (default 0) */
     const char             *licence;   /* NULL (default): as the source says, or unknown */
     const char             *origin;    /* likewise */

@@ -168,7 +168,6 @@ dinov_status dinov_safetensors_read(dinov_tensors *out, const void *data, size_t
     dinov_cursor c      = dinov_cursor_make(data, size);
     uint64_t     length = dinov_cursor_le64(&c);
 
-    *out = (dinov_tensors){0};
     if (c.failed || length > dinov_cursor_left(&c))
         return refuse(where, err, "ST-HEADER", "expected its length in the first 8 bytes and all of it in the file, found less");
     if (length > MAX_HEADER)

@@ -9,7 +9,7 @@
 
 #include "convert/tensors.h"
 
-/* `data` stays alive until the list is cleared; *out is also cleared by the caller after a failure.
+/* Appends to *out, which is empty; `data` stays alive until it is cleared, also after a failure.
  * In file order. ERR_FORMAT: ST-HEADER, ST-JSON, ST-ENTRY, ST-DTYPE, ST-OFFSETS, ST-SIZE, ST-END;
  * ERR_LIMIT: ST-LARGE, ST-DEPTH. */
 dinov_status dinov_safetensors_read(dinov_tensors *out, const void *data, size_t size, const char *where, dinov_error *err);

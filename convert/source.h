@@ -7,6 +7,7 @@
 #ifndef DINOV_CONVERT_SOURCE_H
 #define DINOV_CONVERT_SOURCE_H
 
+#include "convert/fence.h"
 #include "convert/files.h"
 #include "convert/hf.h"
 #include "convert/torch.h"
@@ -52,16 +53,23 @@ typedef struct dinov_reader {
     const dinov_named_tensor *tensors; /* valid until close */
     size_t                    count;
     dinov_torch_notes         torch;
+    dinov_fence               fence;
+    dinov_scratch             scratch;
     dinov_tensors             plain;
     dinov_shards              shards;
     dinov_checkpoint         *checkpoint; /* NULL unless ours */
 } dinov_reader;
 
-/* Maps and reads `path`; a folder of Hugging Face's, or the config.json in it, stands for the weights in it (ERR_FORMAT:
- * HF-FOLDER). `threads` (0: all cores) check what the layout protects with CRCs. */
-dinov_status dinov_reader_open(dinov_reader *out, const char *path, int threads, dinov_error *err);
+typedef struct dinov_reader_options {
+    int threads;  /* that check what the layout protects with CRCs; 0 (default): all cores */
+    int unfenced; /* 1: foreign files are read in this process (default 0: in a confined one, fence.h) */
+} dinov_reader_options;
 
-/* The same for bytes in memory, which stay alive until close. */
+/* Maps and reads `path`; a folder of Hugging Face's, or the config.json in it, stands for the weights in it (ERR_FORMAT:
+ * HF-FOLDER). `options` may be NULL. Our own checkpoints need no fence. Errors of fence.h and: ERR_INTERNAL FENCE-ANSWER. */
+dinov_status dinov_reader_open(dinov_reader *out, const char *path, const dinov_reader_options *options, dinov_error *err);
+
+/* The same for bytes in memory, which stay alive until close; without a fence. */
 dinov_status dinov_reader_open_memory(dinov_reader *out, const void *data, size_t size, const char *name, int threads,
                                       dinov_error *err);
 

@@ -26,6 +26,7 @@ dinov_status dinov_tensors_own(dinov_tensors *list, void *p, const char *where, 
 
 dinov_status dinov_tensors_room(dinov_tensors *list, void **out, uint64_t bytes, const char *where, dinov_error *err)
 {
+    if (list->scratch) return dinov_scratch_take(list->scratch, out, bytes, where, err);
     *out = dinov_alloc_aligned(bytes, 1);
     return *out ? dinov_tensors_own(list, *out, where, err) : dinov_fail_nomem(err, where, "a tensor that must be copied");
 }

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A list of named tensors read from a foreign file. Names are owned by the list; tensor bytes are
- * views into the mapped file, or copies owned by the list where the file's layout is not ours
- * (strided, misaligned).
+ * views into the mapped file, or copies, owned by the list or in the scratch it was given, where the
+ * file's layout is not ours (strided, misaligned).
  */
 #ifndef DINOV_CONVERT_TENSORS_H
 #define DINOV_CONVERT_TENSORS_H
 
 #include "base/fail.h"
+#include "convert/scratch.h"
 #include "dinov/format.h"
 
 enum {
@@ -20,6 +21,7 @@ typedef struct dinov_tensors {
     size_t              count, room;
     void              **owned; /* names and copies */
     size_t              owned_count, owned_room;
+    dinov_scratch      *scratch; /* NULL: copies lie in memory */
 } dinov_tensors;
 
 /* Keeps `p` until the list is cleared; frees it at once when that fails. */

@@ -30,7 +30,8 @@ extern "C" {
     X(ERR_SHAPE, -7, "weights or inputs do not fit the model", 2)                   \
     X(ERR_UNSUPPORTED, -8, "not in this build or on this device", 2)                \
     X(ERR_DEVICE, -9, "the accelerator or the network failed", 3)                   \
-    X(ERR_LIMIT, -10, "a limit was exceeded", 4)
+    X(ERR_LIMIT, -10, "a limit was exceeded", 4)                                    \
+    X(ERR_INTERNAL, -11, "an error of this program", 70)
 
 typedef enum dinov_status {
 #define X(name, value, text, exit_code) DINOV_##name = value,

@@ -13,7 +13,7 @@ int main(int argc, char **argv)
     dinov_reader reader;
     dinov_error  err;
     if (argc != 3) return 64;
-    dinov_status status = dinov_reader_open(&reader, argv[1], 0, &err);
+    dinov_status status = dinov_reader_open(&reader, argv[1], NULL, &err);
     if (status == DINOV_OK) status = dinov_pth_write(argv[2], reader.tensors, reader.count, 1, &err);
     dinov_reader_close(&reader);
     if (status != DINOV_OK) fprintf(stderr, "repack: %s [%s]\n", err.msg, err.code);

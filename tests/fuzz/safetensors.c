@@ -9,8 +9,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    dinov_tensors tensors;
-    dinov_error   err = {0};
+    dinov_tensors tensors = {0};
+    dinov_error   err     = {0};
     if (dinov_safetensors_read(&tensors, data, size, "fuzz", &err) == DINOV_OK) {
         uint64_t covered = 0, bytes = 0;
         for (size_t i = 0; i < tensors.count; i++) {
