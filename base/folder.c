@@ -97,7 +97,7 @@ dinov_status dinov_new_folder_open(dinov_new_folder **out, const char *path, boo
     }
     while (length > 1 && f->path[length - 1] == '/') length--;
     f->path[length] = f->parent[length] = '\0';
-    char *slash = strrchr(f->parent, '/');
+    char *slash                         = strrchr(f->parent, '/');
     if (!slash)
         snprintf(f->parent, length + 1, ".");
     else if (slash == f->parent)

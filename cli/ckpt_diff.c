@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * dinov-ckpt diff: how two files are apart. Weights of models are compared under the hub's names whatever their layouts
- * call them, and by the features they give; other tensors under the names they have; golden files with what a runtime
- * exported.
+ * dinov-ckpt diff: how two files are apart. Tensors are compared under the hub's names where the files go by different
+ * ones; models also by the features they give; golden files with what a runtime exported.
  */
 #include "base/alloc.h"
 #include "base/dtype.h"
@@ -23,13 +22,60 @@ static bool        json, all_tensors, outputs;
 static int64_t     threads, heads;
 static const char *tolerance_text;
 
-/* One of the two files, as a list of tensors. */
+/* One of two files: its tensors as they are, or under the hub's names. */
 struct side {
+    dinov_reader              source;
+    dinov_names               names;
+    dinov_tensors             renamed;
     const char               *where;
     const dinov_named_tensor *tensors;
     size_t                    count;
-    bool                      restored; /* mask_token is in it */
 };
+
+static dinov_status open_side(struct side *s, const char *path, dinov_error *err)
+{
+    *s = (struct side){.where = path};
+    DINOV_TRY(dinov_reader_open(&s->source, path, (int)threads, err));
+    s->where   = s->source.where;
+    s->tensors = s->source.tensors;
+    s->count   = s->source.count;
+    return DINOV_OK;
+}
+
+static void close_side(struct side *s)
+{
+    dinov_tensors_clear(&s->renamed);
+    dinov_names_clear(&s->names);
+    dinov_reader_close(&s->source);
+}
+
+/* What has a place in the hub's names goes by it, joined; what has none keeps its own. */
+static dinov_status rename_side(struct side *s, dinov_error *err)
+{
+    DINOV_TRY(dinov_names_fill(&s->names, s->where, err));
+    for (size_t i = 0; i < s->names.tensors.count; i++) {
+        const dinov_named_tensor *t = &s->names.tensors.items[i];
+        if (s->names.made[i].pieces) DINOV_TRY(dinov_tensors_add(&s->renamed, t->name, strlen(t->name), &t->tensor, s->where, err));
+    }
+    for (size_t i = 0; i < s->source.count; i++) {
+        const dinov_named_tensor *t = &s->source.tensors[i];
+        if (s->names.fate[i]) DINOV_TRY(dinov_tensors_add(&s->renamed, t->name, strlen(t->name), &t->tensor, s->where, err));
+    }
+    s->tensors = s->renamed.items;
+    s->count   = s->renamed.count;
+    return DINOV_OK;
+}
+
+/* Two files that go by different names are compared under the hub's, where both can be. */
+static dinov_status match_names(struct side *a, struct side *b, dinov_error *err)
+{
+    if (dinov_names_map(&a->names, a->source.tensors, a->source.count, a->where, NULL) != DINOV_OK ||
+        dinov_names_map(&b->names, b->source.tensors, b->source.count, b->where, NULL) != DINOV_OK ||
+        strcmp(a->names.transforms, b->names.transforms) == 0)
+        return DINOV_OK;
+    DINOV_TRY(rename_side(a, err));
+    return rename_side(b, err);
+}
 
 struct tally {
     size_t equal, within, differ, only_a, only_b;
@@ -69,9 +115,6 @@ static void report_pair(const char *name, const dinov_tensor *a, const dinov_ten
     }
 }
 
-/* Zeros that stand for what a layout does not carry are not there. */
-static bool made_up(const struct side *s, const char *name) { return !s->restored && strcmp(name, "mask_token") == 0; }
-
 /* What `a` has; pairs are compared when `pairs`. */
 static dinov_status diff_one_way(const struct side *a, const struct side *b, bool pairs, double tolerance, struct tally *tally,
                                  json_t *list, dinov_error *err)
@@ -81,8 +124,7 @@ static dinov_status diff_one_way(const struct side *a, const struct side *b, boo
     for (size_t i = 0; i < a->count; i++) {
         const char               *name = a->tensors[i].name;
         const dinov_named_tensor *t    = dinov_tensors_find(sorted, b->count, name);
-        if (made_up(a, name)) continue;
-        if (t && !made_up(b, name)) {
+        if (t) {
             if (pairs) report_pair(name, &a->tensors[i].tensor, &t->tensor, tolerance, tally, list);
             continue;
         }
@@ -224,51 +266,37 @@ static bool is_golden(const char *path)
 
 /* ---- The verb ---- */
 
-static struct side model_side(const dinov_import *in)
+static int diff_files(const dinov_tool *tool, char **argv)
 {
-    const dinov_weights *w = dinov_import_weights(in);
-    return (struct side){dinov_import_source(in)->where, w->tensors, w->count, dinov_import_restored(in)};
+    struct side  a = {.where = NULL}, b = {.where = NULL};
+    dinov_error  err;
+    dinov_status status = open_side(&a, argv[0], &err);
+    if (status == DINOV_OK) status = open_side(&b, argv[1], &err);
+    if (status == DINOV_OK) status = match_names(&a, &b, &err);
+    int code = status == DINOV_OK ? diff_weights(tool, &a, &b) : dinov_tool_fail(tool, &err);
+    close_side(&a);
+    close_side(&b);
+    return code;
 }
 
-/* Tensors that are no model, under their own names. */
-static int diff_tensors(const dinov_tool *tool, char **argv)
+static int diff_models(const dinov_tool *tool, char **argv)
 {
-    dinov_reader a = {0}, b = {0};
-    dinov_error  err;
-    int          code;
-    if (dinov_reader_open(&a, argv[0], (int)threads, &err) != DINOV_OK ||
-        dinov_reader_open(&b, argv[1], (int)threads, &err) != DINOV_OK) {
-        code = dinov_tool_fail(tool, &err);
-    } else {
-        struct side x = {a.where, a.tensors, a.count, true}, y = {b.where, b.tensors, b.count, true};
-        code = diff_weights(tool, &x, &y);
-    }
-    dinov_reader_close(&a);
-    dinov_reader_close(&b);
+    const dinov_import_options how = {.recognise = {.heads = heads}, .threads = (int)threads};
+    dinov_import              *a = NULL, *b = NULL;
+    dinov_error                err;
+    dinov_status               status = dinov_import_open(&a, argv[0], &how, &err);
+    if (status == DINOV_OK) status = dinov_import_open(&b, argv[1], &how, &err);
+    int code = status == DINOV_OK ? diff_outputs(tool, a, b) : dinov_tool_fail(tool, &err);
+    dinov_import_close(&a);
+    dinov_import_close(&b);
     return code;
 }
 
 static int run_diff(const dinov_tool *tool, int argc, char **argv)
 {
-    const dinov_import_options how = {.recognise = {.heads = heads}, .threads = (int)threads};
-    dinov_import              *a = NULL, *b = NULL;
-    dinov_error                err;
-    int                        code;
-
     if (argc != 2) return dinov_tool_usage(tool, "expected two files, found %d", argc);
     if (is_golden(argv[0])) return diff_golden(tool, argv[0], argv[1]);
-    bool models = dinov_import_open(&a, argv[0], &how, &err) == DINOV_OK && dinov_import_open(&b, argv[1], &how, &err) == DINOV_OK;
-    if (models && outputs) {
-        code = diff_outputs(tool, a, b);
-    } else if (models) {
-        struct side x = model_side(a), y = model_side(b);
-        code = diff_weights(tool, &x, &y);
-    } else {
-        code = outputs ? dinov_tool_fail(tool, &err) : diff_tensors(tool, argv);
-    }
-    dinov_import_close(&a);
-    dinov_import_close(&b);
-    return code;
+    return outputs ? diff_models(tool, argv) : diff_files(tool, argv);
 }
 
 static const dinov_opt diff_options[] = {

@@ -14,6 +14,7 @@
 #include "convert/pth_write.h"
 #include "convert/safetensors.h"
 #include "convert/timm.h"
+#include "dinov/image.h"
 #include "dinov/infer.h"
 #include "format/training.h"
 
@@ -351,6 +352,11 @@ static void note_reader(const dinov_tool *tool, const dinov_import *in, const st
             "those of --compat %s",
             output ? output : "the output", (long long)(m->grid_h * m->patch), (long long)(m->grid_w * m->patch),
             strcmp(writer->to, "safetensors") == 0 ? "hub" : writer->to);
+    dinov_preset preset_of;
+    const char  *said = dinov_import_weights(in)->preprocess.preset;
+    if (writer->naming == DINOV_NAMING_HF && dinov_preset_parse(&preset_of, said, NULL) == DINOV_OK &&
+        preset_of.kind != DINOV_PRESET_EVAL && preset_of.kind != DINOV_PRESET_SQUARE)
+        dinov_tool_note(tool, "preprocessor_config.json cannot say the preset %s; it gets the hub's evaluation instead", said);
 }
 
 /* The averaged model of a training run. */
@@ -434,16 +440,17 @@ static const dinov_tool tool = {
     .summary  = "turn DINOv2 weights of any layout into one file that proves itself",
     .examples = "  dinov-convert dinov2_vits14_pretrain.pth -o vits14.safetensors\n"
                 "      the official hub's weights as a dinov checkpoint\n"
-                "  dinov-convert vits14.safetensors --to safetensors -o plain.safetensors\n"
-                "      the tensors alone, under the hub's names\n"
+                "  dinov-convert vits14.safetensors -o vits14.onnx --dynamic-size --dynamic-batch\n"
+                "      a graph that is right at every size; --dtype f16 for half the bytes\n"
                 "  dinov-convert vits14.safetensors --to hf -o vits14-hf\n"
-                "      a folder for transformers; --to timm writes a file for timm\n",
-    .details  = "IN is a .pth of torch.save (nothing in it is executed), a safetensors file or a dinov checkpoint,\n"
-                "told apart by content; a folder of Hugging Face's, or its config.json; or a training run, RUN or\n"
-                "RUN@STEP. Names are the official hub's, Hugging Face's, timm's or those of training checkpoints. The\n"
-                "model is recognised from shapes; two things are not in the weights and follow the hub's rule unless\n"
-                "config.json says otherwise: heads, and how position embeddings are interpolated.\n"
-                "Models trained with the official training code use --interp 0.1, with registers too.\n",
+                "      a folder for transformers; --to timm and --to pth write files for timm and PyTorch\n",
+    .details  = "IN is a .pth of torch.save, old or new (nothing in it is executed), a safetensors file, an ONNX graph or\n"
+                "a dinov checkpoint, told apart by content; a folder of Hugging Face's, or its config.json; or a training\n"
+                "run, RUN or RUN@STEP. Names are the official hub's, Hugging Face's, timm's or those of training\n"
+                "checkpoints. The model is recognised from shapes; two things are not in the weights and follow the hub's\n"
+                "rule: heads, unless the file has them, and how position embeddings are interpolated.\n"
+                "Models trained with the official training code use --interp 0.1, with registers too.\n"
+                "What was written is read back, compared and run; an ONNX graph also in ONNX Runtime where that is found.\n",
     .options  = options,
     .run      = run,
 };

@@ -41,6 +41,8 @@ dinov_status dinov_tool_model_open(dinov_tool_model *m, const dinov_tool *tool, 
         DINOV_TRY(dinov_import_open(&m->import, path, &how, err));
         weights = dinov_import_weights(m->import);
         DINOV_TRY(dinov_content_id(m->id, weights->tensors, weights->count, threads, err));
+        for (size_t i = 0; !quiet && dinov_import_note(m->import, i); i++)
+            dinov_tool_note(tool, "%s", dinov_import_note(m->import, i));
         if (!quiet)
             dinov_tool_note(tool, "%s: converted in memory; to keep the result: dinov-convert %s -o model.safetensors", path, path);
     }

@@ -66,7 +66,8 @@ bool dinov_hf_is_folder(const char *path)
     char *file;
     bool  found;
     if (!is_folder(path)) return false;
-    if (dinov_hf_find(&file, path, NULL) != DINOV_OK && join_path(&file, path, strlen(path), "config.json", NULL) != DINOV_OK) return false;
+    if (dinov_hf_find(&file, path, NULL) != DINOV_OK && join_path(&file, path, strlen(path), "config.json", NULL) != DINOV_OK)
+        return false;
     found = access(file, F_OK) == 0;
     dinov_free(file);
     return found;

@@ -136,6 +136,20 @@ static void note_names(dinov_import *in)
     if (!names->restored) note(in, "%s: has no mask_token, which only training uses: it becomes zeros", where);
 }
 
+/* Weights of another library's, taken by the hub's rule: what that library computes at other sizes differs. */
+static void note_compat(dinov_import *in, const dinov_recognise_options *options)
+{
+    dinov_naming naming = in->survey.names.naming;
+    dinov_compat compat = naming == DINOV_NAMING_HF ? DINOV_COMPAT_HF : naming == DINOV_NAMING_TIMM ? DINOV_COMPAT_TIMM : 0;
+    dinov_interp theirs = dinov_compat_rule(compat, in->weights.model.registers), taken = in->weights.model.interp;
+    if (!compat || options->interp || options->compat || (theirs.offset == taken.offset && theirs.antialias == taken.antialias))
+        return;
+    note(in,
+         "%s: other sizes than %lldx%lld follow the hub's rule of position interpolation; --compat %s is the other library's own",
+         in->source.where, (long long)(in->weights.model.grid_h * in->weights.model.patch),
+         (long long)(in->weights.model.grid_w * in->weights.model.patch), compat == DINOV_COMPAT_HF ? "hf" : "timm");
+}
+
 static dinov_status take_foreign(dinov_import *in, const dinov_import_options *o, dinov_error *err)
 {
     const dinov_reader *s = &in->source;
@@ -153,6 +167,7 @@ static dinov_status take_foreign(dinov_import *in, const dinov_import_options *o
                                   .map      = s->map.data,
                                   .map_size = s->map.size};
     note_names(in);
+    note_compat(in, &o->recognise);
     if (!dinov_survey_preprocess(&in->weights.preprocess, &in->survey, s))
         note(in, "%s: preprocessor_config.json beside it asks for what no preset does; %s is kept instead", s->where,
              in->weights.preprocess.preset);
@@ -228,4 +243,3 @@ const char             *dinov_import_note(const dinov_import *import, size_t ind
     return index < import->note_count ? import->notes[index] : NULL;
 }
 const dinov_proof *dinov_import_proof(const dinov_import *import) { return import->proof; }
-bool dinov_import_restored(const dinov_import *import) { return import->source.checkpoint || import->survey.names.restored; }

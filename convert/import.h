@@ -52,8 +52,6 @@ const dinov_provenance *dinov_import_provenance(const dinov_import *import);
 const dinov_reader     *dinov_import_source(const dinov_import *import);
 /* What its owner should know of how it was read, a sentence each; NULL after the last. */
 const char *dinov_import_note(const dinov_import *import, size_t index);
-/* False: the source has no mask_token, and zeros stand for it. */
-bool dinov_import_restored(const dinov_import *import);
 /* The golden vectors our own file carries, while its model is taken as it says; NULL otherwise. */
 const dinov_proof *dinov_import_proof(const dinov_import *import);
 

@@ -172,12 +172,13 @@ static void make_plain(struct plain *out, const char *name)
     }
 }
 
-/* The block's number and its part of the name, in any of the three spellings; -1: outside the blocks. */
+/* The block's number and its part of the name; -1: outside the blocks. */
 static int64_t block_of(const char *name, bool hf, const char **rest)
 {
-    const char *tail;
-    if (hf ? (tail = after(name, "encoder.layer.")) || (tail = after(name, "encoder.layers.")) : !!(tail = after(name, "blocks.")))
-        return number(tail, rest);
+    static const char *const begins[] = {"blocks.", "encoder.layer.", "encoder.layers."};
+    const char              *tail;
+    for (size_t i = hf ? 1 : 0; i < (hf ? COUNT(begins) : 1); i++)
+        if ((tail = after(name, begins[i]))) return number(tail, rest);
     return -1;
 }
 
@@ -227,7 +228,7 @@ struct map {
     size_t                    count;
     const char               *where;
     struct entry             *entries;
-    bool                      gated, prefixed, chunked, joined, class_row, passed;
+    bool                      gated, prefixed, chunked, joined, class_row;
 };
 
 static dinov_status refuse_pair(const struct map *m, dinov_error *err, const char *code, const char *hub, const char *a,

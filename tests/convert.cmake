@@ -6,6 +6,7 @@ dinov_unit(files quick dinov_convert)
 dinov_unit(onnx quick dinov_convert)
 target_compile_definitions(unit_convert PRIVATE DINOV_UNIT_PTH="${CMAKE_CURRENT_SOURCE_DIR}/unit/convert-tiny.pth"
                                                  DINOV_UNIT_ONNX="${CMAKE_CURRENT_SOURCE_DIR}/cli/onnx")
+dinov_unit(hf_faults quick dinov_convert)
 dinov_python(convert_cli quick cli/convert_cli.py ${CONVERT_TOOLS})
 dinov_python(convert_names quick cli/convert_names.py ${CONVERT_TOOLS})
 dinov_python(convert_hostile quick cli/convert_hostile.py $<TARGET_FILE:dinov-convert>)
@@ -14,6 +15,9 @@ dinov_test_program(repack cli/repack.c dinov_convert)
 dinov_python(convert_pth full cli/convert_pth.py ${CONVERT_TOOLS} $<TARGET_FILE:dinov-demo-model> $<TARGET_FILE:repack>)
 dinov_python(convert_official full cli/convert_torch.py ${CONVERT_TOOLS} official)
 
+foreach(library hf timm)
+    dinov_python(convert_${library} full cli/convert_hub.py ${CONVERT_TOOLS} $<TARGET_FILE:dinov-infer> $<TARGET_FILE:dinov-demo-model> ${library})
+endforeach()
 dinov_python(convert_onnx_small quick cli/convert_onnx_small.py ${CONVERT_TOOLS})
 dinov_python(convert_onnx full cli/convert_onnx.py $<TARGET_FILE:dinov-convert> $<TARGET_FILE:dinov-infer>)
 

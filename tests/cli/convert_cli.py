@@ -62,7 +62,7 @@ class Case(unittest.TestCase):
         self.assertEqual(metadata, {"format": "pt"})
         self.assertEqual(set(found), set(state))
         for name, tensor in state.items():
-            self.assertEqual(found[name], (tensor.storage.dtype, tensor.shape, tensor.bytes()), name)
+            self.assertTrue(found[name] == (tensor.storage.dtype, tensor.shape, tensor.bytes()), name)  # no diff of megabytes
         self.assertEqual((8 + struct.unpack("<Q", self.get("plain.safetensors")[:8])[0]) % 64, 0)
 
 

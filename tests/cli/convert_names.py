@@ -50,6 +50,11 @@ class Case(convert_cli.Case):
         self.stderr = done.stderr
         return view
 
+    def assert_found(self, found, wanted):
+        self.assertEqual(set(found), set(wanted))
+        for name, tensor in wanted.items():
+            self.assertTrue(found[name] == ("F32", tensor.shape, tensor.bytes()), name)
+
     def folder(self, files, name="hf"):
         shutil.rmtree(self.path(name), ignore_errors=True)
         os.mkdir(self.path(name))
@@ -130,9 +135,11 @@ class HuggingFaceFolder(Case):
             view = self.check(path, self.state, "hf-names,joined")
             self.assertEqual((view["model"]["heads"], view["model"]["ln_eps"]), (2, 1e-5))
             self.assertEqual(view["model"]["interp"], {"offset": 0.1, "antialias": False})
+            self.assertIn("other sizes than 56x56 follow the hub's rule of position interpolation; --compat hf", self.stderr)
             self.assertEqual(view["preprocess"], {"preset": "eval:84", "mean": [0.5, 0.25, 0.125], "std": [1.0, 0.5, 0.25]})
         self.assertEqual(self.show(folder)["preprocess"]["preset"], "eval:84")
-        self.assertEqual(self.check(folder, self.state, None, "--heads", "4")["model"]["heads"], 4)
+        self.assertEqual(self.check(folder, self.state, None, "--heads", "4", "--compat", "hf")["model"]["heads"], 4)
+        self.assertNotIn("--compat", self.stderr)
         here = subprocess.run([os.path.abspath(convert_cli.CONVERT), "config.json", "--dry-run"], cwd=folder, capture_output=True, text=True)
         self.assertEqual(here.returncode, 0, here.stderr)
 
@@ -350,6 +357,32 @@ class TrainingIn(Case):
         self.assertIn("1 left over, 0 missing", out)
 
 
+class Diff(Case):
+    def test_across_names(self):
+        state = model(registers=2)
+        ours = self.put("ours", safetensors_of(state))
+        for theirs in (names.hf(state), names.hf(state, 5), prefixed(names.chunked(state, 2), "teacher.backbone.")):
+            for pair in ((ours, self.put("theirs", safetensors_of(theirs))), (self.path("theirs"), ours)):
+                self.assertIn("%d equal, 0 within tolerance, 0 differ, 0 only in the first, 0 only in the second" % len(state),
+                              self.ckpt("diff", *pair).stdout)
+        theirs = names.hf(model(registers=2, seed=2))
+        self.assertIn("%d differ, 0 only" % len(state), self.ckpt("diff", ours, self.put("theirs", safetensors_of(theirs)), code=2).stdout)
+        theirs = names.timm(state) | {"head.bias": Tensor(Storage(0, "F32", b"\0" * 4), (1,))}
+        out = self.ckpt("diff", ours, self.put("theirs", safetensors_of(theirs)), code=2).stdout
+        self.assertIn("%d equal, 0 within tolerance, 1 differ, 1 only in the first, 1 only in the second" % (len(state) - 2), out)
+        self.assertRegex(out, r"mask_token +only in .*ours")
+        self.assertRegex(out, r"head\.bias +only in .*theirs")
+
+    def test_as_they_are(self):
+        """The same naming on both sides, or none that is known."""
+        theirs = names.hf(model())
+        a, b = self.put("a", safetensors_of(theirs)), self.put("b", pth_of(own_storages(theirs)))
+        self.assertIn("%d equal, 0 within" % len(theirs), self.ckpt("diff", a, b).stdout)
+        twice = prefixed(model(), "a.model.") | prefixed(model(), "model.") | prefixed(model(), "module.")
+        self.assertIn("%d equal, 0 within" % len(twice),
+                      self.ckpt("diff", self.put("a", safetensors_of(twice)), self.put("b", safetensors_of(twice))).stdout)
+
+
 class Compat(Case):
     def interp(self, *args, registers=0):
         self.convert(self.put("in", safetensors_of(model(depth=1, registers=registers))), "-o", self.path("out"), "-f", *args)
@@ -406,7 +439,7 @@ class HuggingFaceOut(Case):
             done = self.write(state, "-f", "--heads", "2")
             config, found, files = self.read(self.path("hf"))
             wanted = names.hf(state)
-            self.assertEqual(found, {k: ("F32", v.shape, v.bytes()) for k, v in wanted.items()})
+            self.assert_found(found, wanted)
             self.assertEqual(sorted(os.listdir(self.path("hf"))), sorted(["config.json", "preprocessor_config.json"] + files))
             self.assertEqual((config["model_type"], config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"], config["image_size"],
                               config["patch_size"], config["mlp_ratio"], config["use_swiglu_ffn"], config["torch_dtype"], config.get("num_register_tokens")),
@@ -429,7 +462,8 @@ class HuggingFaceOut(Case):
     def test_preprocessor(self):
         for preset, size, crop, after in (("eval:224", {"shortest_edge": 256}, True, "eval:224"), ("eval:518", {"shortest_edge": 592}, True, "eval:518"),
                                           ("square:70", {"height": 70, "width": 70}, False, "square:70"), ("full", {"shortest_edge": 256}, True, "eval:224")):
-            self.write(model(), "-f", "--preset", preset)
+            done = self.write(model(), "-f", "--preset", preset)
+            self.assertEqual("cannot say the preset full" in done.stderr, preset == "full")
             with open(self.path("hf/preprocessor_config.json")) as f:
                 found = json.load(f)
             self.assertEqual((found["size"], found["do_center_crop"], found["image_mean"], found["image_std"], found["resample"]),
@@ -441,7 +475,7 @@ class HuggingFaceOut(Case):
         for size, least in (("200k", 3), ("1", 50), ("100M", 1)):
             self.write(state, "-f", "--shard-size", size)
             _, found, files = self.read(self.path("hf"))
-            self.assertEqual(found, {k: ("F32", v.shape, v.bytes()) for k, v in names.hf(state).items()})
+            self.assert_found(found, names.hf(state))
             self.assertGreaterEqual(len(files), least)
             if size == "200k":
                 for file in files:
@@ -490,7 +524,7 @@ class TimmOut(Case):
                 wanted["cls_token"] = ("F32", (1, 1, 64), struct.pack("<64f", *(a + b for a, b in zip(*cls))))
             self.assertEqual((metadata, set(found)), ({"format": "pt"}, set(wanted)))
             for name in wanted:
-                self.assertEqual(found[name], wanted[name], name)
+                self.assertTrue(found[name] == wanted[name], name)
             self.assertEqual("--compat timm" in done.stderr, "registers" not in numbers)
             back = {k: Tensor(Storage(0, *v[::2]), v[1]) for k, v in wanted.items()}
             self.assertEqual(len(back), len(state) - 1)

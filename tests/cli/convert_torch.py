@@ -210,6 +210,31 @@ def official(folder):
             if not worst < 5e-6:
                 raise SystemExit("FAIL %s: the golden vectors are %.2g away from the official model in float64" % (name, worst))
             print("ok %s, %d registers: strict=True, golden vectors %.1e from the official model" % (name, registers, worst))
+    training(folder, vit)
+
+
+def training(folder, vit):
+    """The official training's own modules: chunked blocks, heads, losses, student and teacher; the backbone alone comes out."""
+    from dinov2.layers import DINOHead
+
+    def parts(seed, chunks):
+        torch.manual_seed(seed)
+        made = {"backbone": vit.vit_small(img_size=56, patch_size=14, init_values=1e-5, block_chunks=chunks, ffn_layer="swiglufused"),
+                "dino_head": DINOHead(384, 32, hidden_dim=16, bottleneck_dim=8), "ibot_head": DINOHead(384, 32, hidden_dim=16, bottleneck_dim=8)}
+        return OrderedDict(("%s.%s" % (part, k), v) for part, module in made.items() for k, v in module.state_dict().items())
+
+    wanted = OrderedDict((k[9:], v) for k, v in parts(1, 0).items() if k.startswith("backbone."))
+    teacher, student = parts(1, 4), parts(2, 4)
+    if not any(k.startswith("backbone.blocks.3.9.") for k in teacher):
+        raise SystemExit("FAIL training: expected the official code to number blocks in chunks")
+    whole = OrderedDict(("student." + k, v) for k, v in student.items()) | OrderedDict(("teacher." + k, v) for k, v in teacher.items())
+    whole["dino_loss.center"], whole["ibot_patch_loss.center"] = torch.zeros(1, 32), torch.zeros(1, 1, 32)
+    pth, plain = os.path.join(folder, "in.pth"), os.path.join(folder, "plain")
+    for what, state in {"teacher": OrderedDict(("teacher." + k, v) for k, v in teacher.items()), "student and teacher": whole}.items():
+        torch.save(state, pth)
+        run(CONVERT, pth, "-o", plain, "--to", "safetensors", "-f")
+        expect(load_file(plain), wanted, what)
+        print("ok the official training's", what)
 
 
 with tempfile.TemporaryDirectory() as folder:
