@@ -4,7 +4,8 @@ set(CONVERT_TOOLS $<TARGET_FILE:dinov-convert> $<TARGET_FILE:dinov-ckpt>)
 dinov_unit(convert quick dinov_convert)
 dinov_unit(files quick dinov_convert)
 dinov_unit(onnx quick dinov_convert)
-target_compile_definitions(unit_convert PRIVATE DINOV_UNIT_PTH="${CMAKE_CURRENT_SOURCE_DIR}/unit/convert-tiny.pth")
+target_compile_definitions(unit_convert PRIVATE DINOV_UNIT_PTH="${CMAKE_CURRENT_SOURCE_DIR}/unit/convert-tiny.pth"
+                                                 DINOV_UNIT_ONNX="${CMAKE_CURRENT_SOURCE_DIR}/cli/onnx")
 dinov_unit(hf_faults quick dinov_convert)
 dinov_unit(fence quick dinov_convert)
 target_compile_definitions(unit_fence PRIVATE DINOV_UNIT_PTH="${CMAKE_CURRENT_SOURCE_DIR}/unit/convert-tiny.pth"

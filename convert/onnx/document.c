@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "convert/onnx/document.h"
 
+#include "base/alloc.h"
 #include "dinov/image.h"
 #include "format/json.h"
 
@@ -9,7 +10,7 @@
 #include <string.h>
 
 /* The numbers that the graph has, too, are the same. */
-static bool agrees(const json_t *root, const dinov_model *found, dinov_facts *facts, bool *resampled)
+static bool fits(const json_t *root, const dinov_model *found, dinov_facts *facts, bool *resampled)
 {
     json_int_t patch, dim, depth, heads, registers, rows, columns;
     if (json_unpack((json_t *)(uintptr_t)root, "{s:{s:I,s:I,s:I,s:I,s:I,s:f,s:{s:[II!],s:f,s:b}}}", "model", "patch", &patch, "dim",
@@ -51,17 +52,20 @@ static void read_preprocess(const json_t *root, const dinov_model *found, dinov_
     facts->has_preprocess = 1;
 }
 
-bool dinov_onnx_document(dinov_facts *facts, bool *resampled, const dinov_model *found, const char *json, size_t size)
+dinov_status dinov_onnx_document(dinov_facts *facts, bool *agrees, bool *resampled, const dinov_model *found, const char *json,
+                                 size_t size, const char *where, dinov_error *err)
 {
-    static const dinov_json at    = {"", "the dinov document", "backbone"};
-    dinov_facts             heard = *facts;
-    *resampled                    = false;
-    json_t *root                  = NULL;
-    if (dinov_json_limits(json, size, &at, NULL) != DINOV_OK || dinov_json_load(&root, json, size, &at, NULL) != DINOV_OK)
-        return false;
-    bool ok = agrees(root, found, &heard, resampled);
-    if (ok) read_preprocess(root, found, &heard);
-    if (ok) *facts = heard;
+    const dinov_json at    = {where, "the dinov document", "backbone"};
+    dinov_facts      heard = *facts;
+    json_t          *root  = NULL;
+    *agrees = *resampled = false;
+    dinov_status status  = dinov_json_limits(json, size, &at, NULL);
+    if (status == DINOV_OK) status = dinov_json_load(&root, json, size, &at, NULL);
+    if (status == DINOV_ERR_NOMEM) return dinov_fail_nomem(err, where, "the dinov document");
+    if (status != DINOV_OK) return DINOV_OK;
+    *agrees = fits(root, found, &heard, resampled);
+    if (*agrees) read_preprocess(root, found, &heard);
+    if (*agrees) *facts = heard;
     json_decref(root);
-    return ok;
+    return DINOV_OK;
 }

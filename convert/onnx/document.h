@@ -11,9 +11,10 @@
 
 #include <stdbool.h>
 
-/* `found`: what the graph says; numbers it does not say are 0. True: the document agrees, and *facts has what it adds. *resampled:
- * the graph holds positions of another grid than the trained one, so it was made for one size of picture. False, *facts untouched:
- * it does not, or it is none. ERR_NOMEM counts as none. */
-bool dinov_onnx_document(dinov_facts *facts, bool *resampled, const dinov_model *found, const char *json, size_t size);
+/* `found`: what the graph says; numbers it does not say are 0. *agrees: the document fits, and *facts has what it adds; otherwise
+ * *facts is untouched. *resampled: the graph holds positions of another grid than the trained one, so it was made for one
+ * size of picture. ERR_NOMEM alone: a document that is none is no failure. */
+dinov_status dinov_onnx_document(dinov_facts *facts, bool *agrees, bool *resampled, const dinov_model *found, const char *json,
+                                 size_t size, const char *where, dinov_error *err);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "convert/onnx/read.h"
 
+#include "base/alloc.h"
 #include "base/bytes.h"
 #include "base/dtype.h"
 #include "base/text.h"
@@ -242,41 +243,44 @@ static void note(struct reading *r, bool happened, const char *what)
 }
 
 /* The decimal number that was meant: a graph stores 1e-6 as a float, which as a double is 9.99999997e-07. */
-static double meant(double stored)
+static dinov_status meant(double *out, double stored, const char *where, dinov_error *err)
 {
     dinov_text text = {0};
     dinov_text_float(&text, (float)stored);
-    double value = text.failed ? stored : strtod(text.data, NULL);
+    if (!text.failed) *out = strtod(text.data, NULL);
+    dinov_status status = text.failed ? dinov_fail_nomem(err, where, "a number") : DINOV_OK;
     dinov_text_clear(&text);
-    return value;
+    return status;
 }
 
-static void take_facts(struct reading *r)
+static dinov_status take_facts(struct reading *r, dinov_error *err)
 {
     const dinov_onnx_tokens *t        = &r->match->tokens;
     dinov_onnx_text          document = r->match->model->document;
-    r->facts->ln_eps                  = meant(r->match->final.eps);
+    bool                     heard = false, resampled = false;
+    DINOV_TRY(meant(&r->facts->ln_eps, r->match->final.eps, r->where, err));
     if (t->resized) {
         /* To a size, or by a factor that the hub's code makes a tenth of a patch too large. */
         r->facts->has_interp = 1;
         r->facts->interp     = (dinov_interp){t->factor ? 0.1 : 0, t->antialias};
     }
-    dinov_model found     = {.patch     = t->patch_weight.dim[2],
-                             .dim       = r->match->dim,
-                             .depth     = (int64_t)r->match->count / 2,
-                             .heads     = r->facts->heads,
-                             .registers = t->registers.data ? (int64_t)dinov_onnx_view_count(&t->registers) / r->match->dim : 0,
-                             .grid_h    = side_of(r),
-                             .grid_w    = side_of(r),
-                             .ln_eps    = r->facts->ln_eps};
-    bool        resampled = false;
-    bool        heard     = document.data && dinov_onnx_document(r->facts, &resampled, &found, document.data, document.size);
+    dinov_model found = {.patch     = t->patch_weight.dim[2],
+                         .dim       = r->match->dim,
+                         .depth     = (int64_t)r->match->count / 2,
+                         .heads     = r->facts->heads,
+                         .registers = t->registers.data ? (int64_t)dinov_onnx_view_count(&t->registers) / r->match->dim : 0,
+                         .grid_h    = side_of(r),
+                         .grid_w    = side_of(r),
+                         .ln_eps    = r->facts->ln_eps};
+    if (document.data)
+        DINOV_TRY(dinov_onnx_document(r->facts, &heard, &resampled, &found, document.data, document.size, r->where, err));
     note(r, heard && resampled, "positions-resampled");
     note(r, document.data && !heard, "document-ignored");
     note(r, !t->whole && !t->class_pos.data, "class-position-zeros");
     note(r, r->ones, "layerscale-ones");
     note(r, r->zeros, "bias-zeros");
     note(r, t->input_nodes, "input-nodes");
+    return DINOV_OK;
 }
 
 static dinov_status read_model(struct reading *r, dinov_error *err)
@@ -286,8 +290,7 @@ static dinov_status read_model(struct reading *r, dinov_error *err)
     DINOV_TRY(add_blocks(r, err));
     DINOV_TRY(add_vector(r, "norm.weight", &r->match->final.weight, err));
     DINOV_TRY(add_vector(r, "norm.bias", &r->match->final.bias, err));
-    take_facts(r);
-    return DINOV_OK;
+    return take_facts(r, err);
 }
 
 dinov_status dinov_onnx_read(dinov_tensors *out, dinov_facts *facts, dinov_files *files, const void *data, size_t size,
@@ -297,7 +300,6 @@ dinov_status dinov_onnx_read(dinov_tensors *out, dinov_facts *facts, dinov_files
     dinov_onnx_constants constants = {0};
     dinov_onnx_match     match     = {0};
     struct reading       r         = {out, facts, &constants, &match, where, false, false};
-    *out                           = (dinov_tensors){0};
     dinov_status status            = dinov_onnx_open(&model, files, data, size, where, err);
     if (status == DINOV_OK) status = dinov_onnx_constants_open(&constants, &model, out, err);
     if (status == DINOV_OK) status = dinov_onnx_match_open(&match, &constants, err);

@@ -17,7 +17,8 @@
  *   document-ignored  what the file says of itself under "dinov" does not fit the graph
  *   positions-resampled  the graph was made for one size of picture and holds positions of its grid, not the trained one
  *   input-nodes        nodes before the patch embedding were left out: they prepare pictures, as dinov-infer does
- * Errors: wire.h, constants.h, match.h, and ONNX-STRUCTURE, ONNX-GRID (ERR_SHAPE). `out` is to be cleared also after a failure. */
+ * Errors: wire.h, constants.h, match.h, and ONNX-STRUCTURE, ONNX-GRID (ERR_SHAPE). Appends to *out, which is empty; it
+ * is to be cleared also after a failure. */
 dinov_status dinov_onnx_read(dinov_tensors *out, dinov_facts *facts, dinov_files *files, const void *data, size_t size,
                              const char *where, dinov_error *err);
 

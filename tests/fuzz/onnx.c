@@ -15,7 +15,7 @@ size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max) __attribute__((w
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    dinov_tensors tensors;
+    dinov_tensors tensors = {0};
     dinov_facts   facts = {0};
     dinov_files   files = {.where = "fuzz", .folder = -1};
     dinov_error   err   = {0};

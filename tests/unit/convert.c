@@ -239,12 +239,20 @@ static void survives_no_memory_pth(void **state)
     survives_no_memory(DINOV_UNIT_PTH); /* strided, shared and deflated storages */
 }
 
+static void survives_no_memory_onnx(void **state)
+{
+    (void)state;
+    survives_no_memory(DINOV_UNIT_ONNX "/script-spelled.onnx");
+    survives_no_memory(DINOV_UNIT_ONNX "/half.onnx"); /* nodes out of order */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(recognises_every_hub_model),     cmocka_unit_test(recognises_upstreams_training_models),
         cmocka_unit_test(reads_interpolation_rules),      cmocka_unit_test(compares_with_known_answers),
         cmocka_unit_test(survives_no_memory_safetensors), cmocka_unit_test(survives_no_memory_pth),
+        cmocka_unit_test(survives_no_memory_onnx),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
