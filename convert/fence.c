@@ -44,7 +44,7 @@ static const char magic[] = "dinv"; /* no text begins so */
 
 /* ---- The child ---- */
 
-static void limit(int what, uint64_t most)
+static void limit(unsigned what, uint64_t most)
 {
     struct rlimit r;
     if (getrlimit(what, &r) != 0) return;

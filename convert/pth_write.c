@@ -79,7 +79,7 @@ static const char *storage_class(dinov_dtype dtype)
     case DINOV_BOOL:
         return "Bool";
     }
-    DINOV_ASSERT(!"a dtype");
+    dinov_bug(__FILE__, __LINE__, "a dtype");
 }
 
 static void put_tuple(dinov_text *text, const uint64_t *values, int count)

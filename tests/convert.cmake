@@ -8,8 +8,12 @@ target_compile_definitions(unit_convert PRIVATE DINOV_UNIT_PTH="${CMAKE_CURRENT_
                                                  DINOV_UNIT_ONNX="${CMAKE_CURRENT_SOURCE_DIR}/cli/onnx")
 dinov_unit(hf_faults quick dinov_convert)
 dinov_unit(fence quick dinov_convert)
+set(UNIT_SANITIZED 0)
+if(DINOV_SANITIZE)
+    set(UNIT_SANITIZED 1)
+endif()
 target_compile_definitions(unit_fence PRIVATE DINOV_UNIT_PTH="${CMAKE_CURRENT_SOURCE_DIR}/unit/convert-tiny.pth"
-                           UNIT_SANITIZED=$<NOT:$<STREQUAL:${DINOV_SANITIZE},>>)
+                           UNIT_SANITIZED=${UNIT_SANITIZED})
 dinov_python(convert_cli quick cli/convert_cli.py ${CONVERT_TOOLS})
 dinov_python(convert_names quick cli/convert_names.py ${CONVERT_TOOLS})
 dinov_python(convert_hostile quick cli/convert_hostile.py $<TARGET_FILE:dinov-convert>)
