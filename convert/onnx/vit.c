@@ -340,7 +340,7 @@ void dinov_onnx_port_at(dinov_onnx_port_of *out, const dinov_onnx_options *o, co
     }
     do kind++;
     while (!wanted[kind] || i-- > 0);
-    out->kind = kind;
+    out->kind = (dinov_onnx_kind)kind;
     if (layer == m->depth - 1)
         snprintf(out->name, sizeof out->name, "%s", names[kind]);
     else

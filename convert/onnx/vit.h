@@ -27,11 +27,18 @@ typedef struct dinov_onnx_options {
  * ERR_UNSUPPORTED (GRAPH-MODEL). `where` is the model, for messages. */
 dinov_status dinov_onnx_options_check(dinov_onnx_options *o, const dinov_model *model, const char *where, dinov_error *err);
 
+typedef enum dinov_onnx_kind {
+    DINOV_ONNX_CLS    = 0,
+    DINOV_ONNX_REG    = 1,
+    DINOV_ONNX_PATCH  = 2,
+    DINOV_ONNX_TOKENS = 3, /* all of them */
+} dinov_onnx_kind;
+
 /* Outputs in the graph's order. */
 typedef struct dinov_onnx_port_of {
-    char name[24]; /* as dinov-infer names its files: "patch", "patch.L03" */
-    enum { DINOV_ONNX_CLS, DINOV_ONNX_REG, DINOV_ONNX_PATCH, DINOV_ONNX_TOKENS /* all of them */ } kind;
-    int index; /* of options->layers */
+    char            name[24]; /* as dinov-infer names its files: "patch", "patch.L03" */
+    dinov_onnx_kind kind;
+    int             index; /* of options->layers */
 } dinov_onnx_port_of;
 
 size_t dinov_onnx_port_count(const dinov_onnx_options *o);
