@@ -54,7 +54,8 @@ static const dinov_opt options[] = {
      .common = false},
     {0, "preset", DINOV_OPT_TEXT, &preset, "PRESET",
      "how pictures are prepared unless dinov-infer is told otherwise (default: as the source says, or eval:224)", .common = false},
-    {0, "no-check", DINOV_OPT_FLAG, &no_check, NULL, "do not read back and compare what was written", .common = false},
+    {0, "no-check", DINOV_OPT_FLAG, &no_check, NULL,
+     "neither read back and run what was written, nor compute golden vectors for it", .common = false},
     {0, "size", DINOV_OPT_TEXT, &onnx.size, "HxW", "onnx: pixels of the input (default: as the preset makes them)", .common = true},
     {0, "dynamic-size", DINOV_OPT_FLAG, &onnx.dynamic_size, NULL, "onnx: any height and width that are multiples of the patch",
      .common = true},
@@ -103,7 +104,7 @@ static dinov_status make_proof(struct proof *p, const dinov_import *in, dinov_er
     dinov_engine        *engine;
     dinov_error          why;
     p->is = dinov_import_proof(in);
-    if (p->is) return DINOV_OK;
+    if (p->is || no_check) return DINOV_OK;
     DINOV_TRY(dinov_engine_open_weights(&engine, dinov_import_weights(in), &how, err));
     dinov_status status = dinov_engine_make_proof(engine, &p->own, p->cases, &why);
     dinov_engine_close(&engine);
@@ -131,10 +132,10 @@ static dinov_status prove_by_engine(const dinov_import *in, dinov_engine *engine
     const dinov_model         *m     = &dinov_import_weights(in)->model;
     dinov_engine_options       how   = {.threads = (int)threads};
     const dinov_import_options as    = {
-        .recognise = {.heads = m->heads, .interp = &m->interp}, .threads = (int)threads, .unfenced = no_fence};
-    dinov_engine              *again = NULL;
-    dinov_import              *back;
-    dinov_status               status = dinov_import_open(&back, output, &as, err);
+           .recognise = {.heads = m->heads, .interp = &m->interp}, .threads = (int)threads, .unfenced = no_fence};
+    dinov_engine *again = NULL;
+    dinov_import *back;
+    dinov_status  status = dinov_import_open(&back, output, &as, err);
     if (status != DINOV_OK && strcmp(err->code, "ONNX-GRID") == 0) {
         if (!quiet)
             dinov_tool_note(
@@ -178,9 +179,8 @@ static dinov_status prove_onnx(const dinov_import *in, dinov_error *err)
 
 static dinov_status write_dinov(const dinov_import *in, const char *content_id, dinov_error *err)
 {
-    dinov_write_options writing = {.threads = (int)threads, .overwrite = force};
+    dinov_write_options writing = {.threads = (int)threads, .overwrite = force, .content_id = content_id};
     struct proof        proof   = {0};
-    (void)content_id;
     DINOV_TRY(make_proof(&proof, in, err));
     dinov_status status =
         dinov_checkpoint_write(output, dinov_import_weights(in), dinov_import_provenance(in), proof.is, &writing, err);
@@ -317,7 +317,11 @@ static dinov_status convert(const dinov_import *in, const struct writer *writer,
     /* Our own file's checksums stand for its bytes: what is damaged is not carried on. */
     if (dinov_import_source(in)->checkpoint)
         DINOV_TRY(dinov_checkpoint_verify(dinov_import_source(in)->checkpoint, (int)threads, err));
-    DINOV_TRY(dinov_content_id(id, weights->tensors, weights->count, (int)threads, err));
+    const char *known = dinov_import_content_id(in);
+    if (known)
+        snprintf(id, sizeof id, "%s", known);
+    else
+        DINOV_TRY(dinov_content_id(id, weights->tensors, weights->count, (int)threads, err));
     if (!dry_run) {
         DINOV_TRY(writer->write(in, id, err));
         dinov_status status = no_check                      ? DINOV_OK
@@ -435,6 +439,9 @@ static int run(const dinov_tool *tool, int argc, char **argv)
         status = dinov_onnx_options_check(&graph, &dinov_import_weights(in)->model, source->where, &err);
     }
     if (status == DINOV_OK) status = convert(in, writer, &err);
+    if (status == DINOV_OK && no_check && !dry_run && !quiet)
+        dinov_tool_note(tool, "%s: not checked: it was neither read back nor run%s", output,
+                        writer->write == write_dinov && !dinov_import_proof(in) ? ", and holds no golden vectors" : "");
     dinov_import_close(&in);
     return status == DINOV_OK ? dinov_tool_flush(tool) : dinov_tool_fail(tool, &err);
 }

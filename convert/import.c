@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "base/hash.h"
+#include "base/pool.h"
 #include "dinov/image.h"
 #include "format/params.h"
 
@@ -18,7 +19,7 @@ struct dinov_import {
     dinov_weights      weights;
     dinov_provenance   provenance;
     const dinov_proof *proof;
-    char               sha256[DINOV_SHA_HEX + 1];
+    char               sha256[DINOV_SHA_HEX + 1], content_id[72];
     char              *transforms;
     char               notes[NOTES][NOTE];
     size_t             note_count;
@@ -150,6 +151,46 @@ static void note_compat(dinov_import *in, const dinov_recognise_options *options
          (long long)(in->weights.model.grid_w * in->weights.model.patch), compat == DINOV_COMPAT_HF ? "hf" : "timm");
 }
 
+/* The file's digest and the tensors' id read the same bytes twice: side by side. */
+struct identity {
+    dinov_import *in;
+    dinov_status  status[2];
+    dinov_error   err[2];
+};
+
+static void identify_one(void *arg, int64_t which, int worker)
+{
+    struct identity *i  = arg;
+    dinov_import    *in = i->in;
+    (void)worker;
+    if (which == 0) {
+        i->status[0] = dinov_content_id(in->content_id, in->weights.tensors, in->weights.count, 1, &i->err[0]);
+    } else {
+        dinov_sha256 sha;
+        i->status[1] = dinov_sha256_init(&sha, &i->err[1]);
+        if (i->status[1] != DINOV_OK) return;
+        dinov_sha256_add(&sha, in->source.map.data, in->source.map.size);
+        dinov_sha256_done(&sha, in->sha256);
+    }
+}
+
+static dinov_status identify(dinov_import *in, int threads, dinov_error *err)
+{
+    struct identity i    = {.in = in};
+    bool            file = in->source.layout != DINOV_LAYOUT_SHARDS; /* an index is not the weights */
+    dinov_pool     *pool = NULL;
+    if (threads != 1 && file) DINOV_TRY(dinov_pool_new(&pool, 2, err));
+    dinov_pool_run(pool, 1 + file, identify_one, &i);
+    dinov_pool_free(&pool);
+    for (int k = 0; k < 2; k++) {
+        if (i.status[k] == DINOV_OK) continue;
+        if (err) *err = i.err[k];
+        return i.status[k];
+    }
+    if (file) in->provenance.source_sha256 = in->sha256;
+    return DINOV_OK;
+}
+
 static dinov_status take_foreign(dinov_import *in, const dinov_import_options *o, dinov_error *err)
 {
     const dinov_reader *s = &in->source;
@@ -180,14 +221,7 @@ static dinov_status take_foreign(dinov_import *in, const dinov_import_options *o
     if (*s->facts.transforms) DINOV_TRY(add_transform(in, s->facts.transforms, err));
     if (s->torch.copied) DINOV_TRY(add_transform(in, "row-major", err));
     if (*in->survey.names.transforms) DINOV_TRY(add_transform(in, in->survey.names.transforms, err));
-    if (o->digest && s->layout != DINOV_LAYOUT_SHARDS) { /* an index is not the weights */
-        dinov_sha256 sha;
-        DINOV_TRY(dinov_sha256_init(&sha, err));
-        dinov_sha256_add(&sha, s->map.data, s->map.size);
-        dinov_sha256_done(&sha, in->sha256);
-        in->provenance.source_sha256 = in->sha256;
-    }
-    return DINOV_OK;
+    return o->digest ? identify(in, o->threads, err) : DINOV_OK;
 }
 
 static dinov_status set_preset(dinov_import *in, const char *text, dinov_error *err)
@@ -243,4 +277,5 @@ const char             *dinov_import_note(const dinov_import *import, size_t ind
 {
     return index < import->note_count ? import->notes[index] : NULL;
 }
+const char        *dinov_import_content_id(const dinov_import *import) { return *import->content_id ? import->content_id : NULL; }
 const dinov_proof *dinov_import_proof(const dinov_import *import) { return import->proof; }

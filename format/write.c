@@ -2,6 +2,7 @@
 #include "format/checkpoint.h"
 #include "format/params.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Absent texts are empty ones. */
@@ -38,7 +39,10 @@ dinov_status dinov_checkpoint_make(const char *path, const dinov_weights *weight
     DINOV_TRY_GOTO(dinov_document_check(&doc, where, err));
     DINOV_TRY_GOTO(dinov_making_sort(&making, weights->tensors, weights->count, where, err));
     DINOV_TRY_GOTO(dinov_weights_check(weights, where, err));
-    DINOV_TRY_GOTO(dinov_content_id(doc.content_id, weights->tensors, weights->count, options->threads, err));
+    if (options->content_id)
+        snprintf(doc.content_id, sizeof doc.content_id, "%s", options->content_id);
+    else
+        DINOV_TRY_GOTO(dinov_content_id(doc.content_id, weights->tensors, weights->count, options->threads, err));
     DINOV_TRY_GOTO(dinov_making_digest(&making, options->threads, where, err));
     doc.digests      = making.digests;
     doc.digest_count = making.digest_count;
