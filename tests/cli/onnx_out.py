@@ -98,6 +98,14 @@ class Onnx(unittest.TestCase):
         self.assertEqual(len(names), 2)
         self.assertRegex(names[0], r"^m-[0-9a-f]{8}\.data$")
         self.assertLess(os.path.getsize(self.out), 120000)
+        # Weights beyond what a reader copies of the model file itself: a wide block.
+        wide = f"{self.work.name}/wide.safetensors"
+        self.assertEqual(run("dinov-demo-model", "-o", wide, "--dim", 512, "--depth", 1, "--heads", 8, "--grid", 4, "--no-proof").returncode, 0)
+        done = run("dinov-convert", wide, "-o", f"{self.work.name}/wide.onnx", "--external-data", "-q")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for name in os.listdir(self.work.name):
+            if name.startswith("wide"):
+                os.remove(f"{self.work.name}/{name}")
         # Other content never takes the name of data that a model is still using.
         self.convert("--external-data", "--dtype", "f16", "-f")
         self.assertEqual(len(os.listdir(self.work.name)), 3)
