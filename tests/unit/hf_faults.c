@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "base/alloc.h"
+#include "base/folder.h"
 #include "convert/import.h"
 #include "format/params.h"
 
@@ -75,7 +76,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     (void)state;
-    dinov_hf_remove(path);
+    dinov_folder_remove(path, dinov_hf_is_written);
     return rmdir(parent);
 }
 
@@ -134,7 +135,7 @@ static void writing_without_memory(void **state)
         for (int forever = 0; forever < 2; forever++) {
             dinov_status status = DINOV_ERR_NOMEM;
             long         n;
-            dinov_hf_remove(path);
+            dinov_folder_remove(path, dinov_hf_is_written);
             if (replace) assert_int_equal(dinov_hf_write(path, &one.weights, SHARD, 0, NULL), DINOV_OK);
             for (n = 1; status != DINOV_OK; n++) {
                 dinov_error err = {0};
