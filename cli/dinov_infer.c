@@ -79,7 +79,8 @@ static int parse_options(const dinov_tool *tool, int argc, dinov_extract_options
     int code;
     if (!model_path || !output) return dinov_tool_usage(tool, "expected -m MODEL and -o OUT");
     if (!argc && !list_path) return dinov_tool_usage(tool, "expected at least one input: a file, a folder, or --filelist");
-    if ((code = parse_features(tool, o)) || (code = dinov_tool_layers(tool, layers_text, o->layers, DINOV_MAX_LAYERS, &o->layer_count))) return code;
+    if ((code = parse_features(tool, o))) return code;
+    if ((code = dinov_tool_layers(tool, layers_text, o->layers, DINOV_MAX_LAYERS, &o->layer_count))) return code;
     if ((code = dinov_tool_max_bad(tool, max_bad_text, &o->max_bad, &o->percent))) return code;
     o->f16 = strcmp(store_text, "f16") == 0;
     if (!o->f16 && strcmp(store_text, "f32") != 0)

@@ -348,9 +348,19 @@ class Convert(Case):
         self.convert(self.put("bad", pth_of(model(depth=1))[:-1]), "--dry-run", code=2, error="ZIP-END")
 
     def test_same_bytes_again(self):
-        for n, args in enumerate((["-t", "1"], ["-t", "2"], ["-t", "3"], ["--no-check"])):
+        for n, args in enumerate((["-t", "1"], ["-t", "2"], ["-t", "3"])):
             self.convert(self.input, "-o", self.path("out%d" % n), *args)
-            self.assertEqual(self.get("out%d" % n), self.get("out0"))
+            self.assertTrue(self.get("out%d" % n) == self.get("out0"))
+
+    def test_no_check(self):
+        done = self.convert(self.input, "-o", self.path("out"))
+        quick = self.convert(self.input, "-o", self.path("quick"), "--no-check")
+        self.assertIn("not checked: it was neither read back nor run, and holds no golden vectors", quick.stderr)
+        self.assertEqual(done.stdout.split("\t")[1:], quick.stdout.split("\t")[1:])  # the content id among them
+        self.assertIn("proof       none", self.ckpt("show", self.path("quick")).stdout)
+        again = self.convert(self.path("out"), "-o", self.path("again"), "--no-check")
+        self.assertNotIn("golden", again.stderr)  # those that the source has are kept
+        self.assertTrue(self.get("again") == self.get("out"))
 
     def test_weights_that_are_not_numbers(self):
         nan = model(depth=1)
