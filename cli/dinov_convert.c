@@ -177,37 +177,37 @@ static dinov_status prove_onnx(const dinov_import *in, dinov_error *err)
 
 /* ---- One function a layout that is written ---- */
 
-static dinov_status write_dinov(const dinov_import *in, const char *content_id, dinov_error *err)
+static dinov_status write_dinov(dinov_import *in, const char *content_id, dinov_error *err)
 {
-    dinov_write_options writing = {.threads = (int)threads, .overwrite = force, .content_id = content_id};
+    dinov_write_options writing = {.threads = (int)threads, .overwrite = force};
     struct proof        proof   = {0};
+    (void)content_id;
     DINOV_TRY(make_proof(&proof, in, err));
-    dinov_status status =
-        dinov_checkpoint_write(output, dinov_import_weights(in), dinov_import_provenance(in), proof.is, &writing, err);
+    dinov_status status = dinov_import_write(in, output, proof.is, &writing, err);
     dinov_engine_free_proof(&proof.own);
     return status;
 }
 
-static dinov_status write_plain(const dinov_import *in, const char *content_id, dinov_error *err)
+static dinov_status write_plain(dinov_import *in, const char *content_id, dinov_error *err)
 {
     (void)content_id;
     const dinov_weights *weights = dinov_import_weights(in);
     return dinov_safetensors_write(output, weights->tensors, weights->count, force, err);
 }
 
-static dinov_status write_hf(const dinov_import *in, const char *content_id, dinov_error *err)
+static dinov_status write_hf(dinov_import *in, const char *content_id, dinov_error *err)
 {
     (void)content_id;
     return dinov_hf_write(output, dinov_import_weights(in), shard_bytes, force, err);
 }
 
-static dinov_status write_timm(const dinov_import *in, const char *content_id, dinov_error *err)
+static dinov_status write_timm(dinov_import *in, const char *content_id, dinov_error *err)
 {
     (void)content_id;
     return dinov_timm_write(output, dinov_import_weights(in), force, err);
 }
 
-static dinov_status write_pth(const dinov_import *in, const char *content_id, dinov_error *err)
+static dinov_status write_pth(dinov_import *in, const char *content_id, dinov_error *err)
 {
     const dinov_weights *weights = dinov_import_weights(in);
     (void)content_id;
@@ -224,7 +224,7 @@ static dinov_status write_golden(const dinov_import *in, const char *content_id,
     return status;
 }
 
-static dinov_status write_onnx(const dinov_import *in, const char *content_id, dinov_error *err)
+static dinov_status write_onnx(dinov_import *in, const char *content_id, dinov_error *err)
 {
     struct proof proof = {0};
     DINOV_TRY(make_proof(&proof, in, err));
@@ -246,7 +246,7 @@ static const struct writer {
     const char  *to;
     dinov_naming naming;
     dinov_compat compat; /* whose code will read it; 0: it carries its own rule, or the hub's code */
-    dinov_status (*write)(const dinov_import *in, const char *content_id, dinov_error *err);
+    dinov_status (*write)(dinov_import *in, const char *content_id, dinov_error *err);
     void (*remove)(const char *path);
 } writers[] = {
     {"dinov", DINOV_NAMING_HUB, 0, write_dinov, remove_file},
@@ -309,21 +309,18 @@ static uint64_t total_bytes(const dinov_weights *weights)
     return total;
 }
 
-static dinov_status convert(const dinov_import *in, const struct writer *writer, dinov_error *err)
+static dinov_status convert(dinov_import *in, const struct writer *writer, dinov_error *err)
 {
     const dinov_weights *weights = dinov_import_weights(in);
-    char                 name[64], id[72];
+    char                 name[64];
 
     /* Our own file's checksums stand for its bytes: what is damaged is not carried on. */
     if (dinov_import_source(in)->checkpoint)
         DINOV_TRY(dinov_checkpoint_verify(dinov_import_source(in)->checkpoint, (int)threads, err));
-    const char *known = dinov_import_content_id(in);
-    if (known)
-        snprintf(id, sizeof id, "%s", known);
-    else
-        DINOV_TRY(dinov_content_id(id, weights->tensors, weights->count, (int)threads, err));
+    /* Our own format has it found while the tensors are being written. */
+    if (writer->write != write_dinov || dry_run) DINOV_TRY(dinov_import_identify(in, (int)threads, err));
     if (!dry_run) {
-        DINOV_TRY(writer->write(in, id, err));
+        DINOV_TRY(writer->write(in, dinov_import_content_id(in), err));
         dinov_status status = no_check                      ? DINOV_OK
                               : writer->write == write_onnx ? prove_onnx(in, err)
                                                             : check_written(weights, writer, err);
@@ -333,7 +330,8 @@ static dinov_status convert(const dinov_import *in, const struct writer *writer,
         }
     }
     printf("%s\t%s\t%zu tensors\t%llu bytes\t%s\n", dry_run ? "(nothing written)" : output,
-           dinov_model_name(name, sizeof name, &weights->model), weights->count, (unsigned long long)total_bytes(weights), id);
+           dinov_model_name(name, sizeof name, &weights->model), weights->count, (unsigned long long)total_bytes(weights),
+           dinov_import_content_id(in));
     return DINOV_OK;
 }
 
@@ -382,7 +380,7 @@ static int run(const dinov_tool *tool, int argc, char **argv)
 {
     char                 backbone[DINOV_TRAINING_PATH + 32];
     const char          *input = argv[0];
-    dinov_import_options how   = {.digest = 1, .licence = licence, .origin = origin, .preset = preset, .unfenced = no_fence};
+    dinov_import_options how   = {.licence = licence, .origin = origin, .preset = preset, .unfenced = no_fence};
     dinov_interp         interp;
     dinov_import        *in;
     dinov_error          err;
