@@ -150,6 +150,18 @@ dinov_status dinov_file_read_in(void **out, size_t *size, int folder, const char
 
 /* ---- Folders ---- */
 
+char *dinov_folder_of(const char *path)
+{
+    char *folder = dinov_alloc(strlen(path) + 2, 1);
+    if (!folder) return NULL;
+    memcpy(folder, path, strlen(path) + 1);
+    char *slash = strrchr(folder, '/');
+    if (!slash) memcpy(folder, *path ? "." : "", *path ? 2 : 1);
+    else if (slash == folder) slash[1] = '\0';
+    else *slash = '\0';
+    return folder;
+}
+
 dinov_status dinov_folder_open(int *fd, const char *path, dinov_error *err)
 {
     char name[DINOV_ESCAPED];
@@ -189,7 +201,7 @@ struct dinov_out {
     int      fd;
     int      overwrite;
     uint64_t size;
-    char    *path, *temp, *folder;
+    char    *path, *temp;
     char     name[DINOV_ESCAPED]; /* path for messages */
 
     /* Writing behind: while `thread` runs, all above is its own. */
@@ -212,13 +224,24 @@ static void out_free(dinov_out **out)
     if (o->temp) unlink(o->temp);
     dinov_free(o->path);
     dinov_free(o->temp);
-    dinov_free(o->folder);
     dinov_free(o);
 }
 
-static dinov_status exists(dinov_error *err, const dinov_out *o)
+static dinov_status exists(dinov_error *err, const char *path)
 {
-    return dinov_fail(err, DINOV_ERR_IO, "IO-EXISTS", "%s: already exists; give -f to replace it", o->name);
+    char name[DINOV_ESCAPED];
+    return dinov_fail(err, DINOV_ERR_IO, "IO-EXISTS", "%s: already exists; give -f to replace it",
+                      dinov_escape(name, sizeof name, path, strlen(path)));
+}
+
+dinov_status dinov_file_check_free(const char *path, int overwrite, dinov_error *err)
+{
+    struct stat st;
+    char        name[DINOV_ESCAPED];
+    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+        return dinov_fail(err, DINOV_ERR_IO, "IO-CREATE", "%s: expected a file name, found a folder",
+                          dinov_escape(name, sizeof name, path, strlen(path)));
+    return !overwrite && access(path, F_OK) == 0 ? exists(err, path) : DINOV_OK;
 }
 
 dinov_status dinov_out_open(dinov_out **out, const char *path, int overwrite, dinov_error *err)
@@ -232,28 +255,16 @@ dinov_status dinov_out_open(dinov_out **out, const char *path, int overwrite, di
     o->fd        = -1;
     o->overwrite = overwrite;
     dinov_escape(o->name, sizeof o->name, path, length);
-    o->path   = dinov_strdup(path);
-    o->folder = dinov_strdup(path);
+    o->path    = dinov_strdup(path);
     char *temp = dinov_alloc(length + 40, 1);
-    if (!o->path || !o->folder || !temp) {
+    if (!o->path || !temp) {
         dinov_free(temp);
         status = dinov_fail_nomem(err, o->name, "its name");
         goto fail;
     }
-    char *slash = strrchr(o->folder, '/');
-    if (!slash) memcpy(o->folder, length ? "." : "", length ? 2 : 1);
-    else if (slash == o->folder) slash[1] = '\0';
-    else *slash = '\0';
-
-    struct stat st;
-    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
+    status = dinov_file_check_free(path, overwrite, err);
+    if (status != DINOV_OK) {
         dinov_free(temp);
-        status = dinov_fail(err, DINOV_ERR_IO, "IO-CREATE", "%s: expected a file name, found a folder", o->name);
-        goto fail;
-    }
-    if (!overwrite && access(path, F_OK) == 0) {
-        dinov_free(temp);
-        status = exists(err, o);
         goto fail;
     }
     /* A leftover of a killed process has another pid or is taken over by trying the next number. */
@@ -343,15 +354,28 @@ dinov_status dinov_out_patch(dinov_out *out, uint64_t offset, const void *data, 
 
 uint64_t dinov_out_size(const dinov_out *out) { return out->size; }
 
-/* Moves the temporary to its name; 0 or an errno. */
-static int rename_to_final(const dinov_out *o)
+/* 0 or an errno. */
+static int rename_file(const char *from, const char *to, int overwrite)
 {
-    if (o->overwrite) return rename(o->temp, o->path) == 0 ? 0 : errno;
-    if (renameat2(AT_FDCWD, o->temp, AT_FDCWD, o->path, RENAME_NOREPLACE) == 0) return 0;
+    if (overwrite) return rename(from, to) == 0 ? 0 : errno;
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0) return 0;
     if (errno != EINVAL && errno != ENOSYS) return errno;
     /* A file system that cannot refuse to replace: the window between look and rename stays. */
-    if (access(o->path, F_OK) == 0) return EEXIST;
-    return rename(o->temp, o->path) == 0 ? 0 : errno;
+    if (access(to, F_OK) == 0) return EEXIST;
+    return rename(from, to) == 0 ? 0 : errno;
+}
+
+dinov_status dinov_file_move(const char *from, const char *to, int overwrite, dinov_error *err)
+{
+    char name[DINOV_ESCAPED], *folder = dinov_folder_of(to);
+    dinov_escape(name, sizeof name, to, strlen(to));
+    if (!folder) return dinov_fail_nomem(err, name, "its folder's name");
+    int          reason = rename_file(from, to, overwrite);
+    dinov_status status = reason == 0        ? sync_folder(folder, name, err)
+                          : reason == EEXIST ? exists(err, to)
+                                             : dinov_fail_errno(err, reason, "IO-RENAME", "%s: cannot give it its name", name);
+    dinov_free(folder);
+    return status;
 }
 
 static dinov_status commit(dinov_out *o, dinov_error *err)
@@ -360,12 +384,10 @@ static dinov_status commit(dinov_out *o, dinov_error *err)
     int closed = close(o->fd);
     o->fd      = -1;
     if (closed != 0 && errno != EINTR) return dinov_fail_errno(err, errno, "IO-SYNC", "%s: cannot close", o->name);
-    int reason = rename_to_final(o);
-    if (reason == EEXIST) return exists(err, o);
-    if (reason != 0) return dinov_fail_errno(err, reason, "IO-RENAME", "%s: cannot give it its name", o->name);
+    DINOV_TRY(dinov_file_move(o->temp, o->path, o->overwrite, err));
     dinov_free(o->temp);
     o->temp = NULL;
-    return sync_folder(o->folder, o->name, err);
+    return DINOV_OK;
 }
 
 dinov_status dinov_out_commit(dinov_out **out, dinov_error *err)

@@ -25,6 +25,9 @@ void dinov_map_close(dinov_map *map);
 /* Reads a whole file of at most `limit` bytes into memory (dinov_free). ERR_IO, ERR_LIMIT (IO-LARGE), ERR_NOMEM. */
 dinov_status dinov_file_read(void **out, size_t *size, const char *path, size_t limit, dinov_error *err);
 
+/* The folder `path` lies in, the caller's to dinov_free; NULL without memory. */
+char *dinov_folder_of(const char *path);
+
 /* ---- Folders: what lies in one is reached by a plain name (without '/'), and never through a link ---- */
 
 /* *fd is the caller's to close. ERR_IO: IO-OPEN, also for what is no folder. */
@@ -40,10 +43,15 @@ dinov_status dinov_file_read_in(void **out, size_t *size, int fd, const char *na
 
 /* ---- Writing ---- */
 
+/* A file may be put at `path`: nothing is there, or with `overwrite` another file. ERR_IO: IO-EXISTS (the message says -f), IO-CREATE. */
+dinov_status dinov_file_check_free(const char *path, int overwrite, dinov_error *err);
+/* Gives a whole, synced file its name `to` on the same disk, durably. As above, refused where the system can as it moves; IO-RENAME,
+ * IO-SYNC. */
+dinov_status dinov_file_move(const char *from, const char *to, int overwrite, dinov_error *err);
+
 typedef struct dinov_out dinov_out;
 
-/* Starts `path`. Without `overwrite` an existing file is refused (ERR_IO, code IO-EXISTS, the
- * message says -f), here and again at commit. */
+/* Starts `path`. What dinov_file_check_free refuses is refused here and again at commit. */
 dinov_status dinov_out_open(dinov_out **out, const char *path, int overwrite, dinov_error *err);
 dinov_status dinov_out_write(dinov_out *out, const void *data, size_t size, dinov_error *err);
 /* Writes `spans` one after another from a thread of its own (or before it returns, when none can be had). They stay as they are,

@@ -15,8 +15,7 @@
 
 struct dinov_new_folder {
     bool (*replaces)(const char *name);
-    char *path, *temp, *parent;
-    char  name[DINOV_ESCAPED]; /* path for messages */
+    char *path, *temp;
 };
 
 static bool any_name(const char *name)
@@ -60,64 +59,65 @@ static void folder_free(dinov_new_folder **folder)
     if (f->temp) dinov_folder_remove(f->temp, any_name);
     dinov_free(f->path);
     dinov_free(f->temp);
-    dinov_free(f->parent);
     dinov_free(f);
 }
 
-/* Nothing is in the way, or what may be replaced. */
-static dinov_status check_free(const dinov_new_folder *f, bool *there, dinov_error *err)
+/* *there: something that may be replaced is in the way. */
+static dinov_status check_free(bool *there, const char *path, bool (*replaces)(const char *), dinov_error *err)
 {
     struct stat st;
-    *there = lstat(f->path, &st) == 0;
+    char        name[DINOV_ESCAPED];
+    *there = lstat(path, &st) == 0;
     if (!*there) return DINOV_OK;
-    if (!f->replaces) return dinov_fail(err, DINOV_ERR_IO, "IO-EXISTS", "%s: already exists; give -f to replace it", f->name);
-    if (S_ISDIR(st.st_mode) && each_name(f->path, is_ours, f->replaces)) return DINOV_OK;
+    dinov_escape(name, sizeof name, path, strlen(path));
+    if (!replaces) return dinov_fail(err, DINOV_ERR_IO, "IO-EXISTS", "%s: already exists; give -f to replace it", name);
+    if (S_ISDIR(st.st_mode) && each_name(path, is_ours, replaces)) return DINOV_OK;
     return dinov_fail(err, DINOV_ERR_IO, "IO-EXISTS",
-                      "%s: already exists and holds other things than what would be written; give another name", f->name);
+                      "%s: already exists and holds other things than what would be written; give another name", name);
+}
+
+dinov_status dinov_folder_check_free(const char *path, bool (*replaces)(const char *name), dinov_error *err)
+{
+    bool there;
+    return check_free(&there, path, replaces, err);
+}
+
+dinov_status dinov_folder_make_temp(char **out, const char *path, dinov_error *err)
+{
+    char   name[DINOV_ESCAPED];
+    int    reason = EEXIST;
+    size_t room   = strlen(path) + 40;
+
+    dinov_escape(name, sizeof name, path, strlen(path));
+    *out = dinov_alloc(room, 1);
+    if (!*out) return dinov_fail_nomem(err, name, "its name");
+    /* A leftover of a killed process has another pid or is passed by with the next number. */
+    for (int i = 0; reason == EEXIST && i < 100; i++) {
+        snprintf(*out, room, "%s.tmp-%ld-%d", path, (long)getpid(), i);
+        reason = mkdir(*out, 0777) == 0 ? 0 : errno;
+    }
+    if (reason == 0) return DINOV_OK;
+    dinov_free(*out);
+    *out = NULL;
+    return dinov_fail_errno(err, reason, "IO-CREATE", "%s: cannot create it", name);
 }
 
 dinov_status dinov_new_folder_open(dinov_new_folder **out, const char *path, bool (*replaces)(const char *name), dinov_error *err)
 {
     dinov_status      status;
-    bool              there;
     size_t            length = strlen(path);
     dinov_new_folder *f      = dinov_calloc(1, sizeof *f);
 
     *out = NULL;
     if (!f) return dinov_fail_nomem(err, "output", "a folder handle");
     f->replaces = replaces;
-    dinov_escape(f->name, sizeof f->name, path, length);
-    f->path    = dinov_strdup(path);
-    f->parent  = dinov_strdup(path);
-    char *temp = dinov_alloc(length + 40, 1);
-    if (!f->path || !f->parent || !temp) {
-        dinov_free(temp);
-        status = dinov_fail_nomem(err, f->name, "its name");
-        goto fail;
-    }
+    f->path     = dinov_strdup(path);
+    if (!f->path) DINOV_TRY_GOTO(dinov_fail_nomem(err, "output", "its name"));
     while (length > 1 && f->path[length - 1] == '/') length--;
-    f->path[length] = f->parent[length] = '\0';
-    char *slash                         = strrchr(f->parent, '/');
-    if (!slash)
-        snprintf(f->parent, length + 1, ".");
-    else if (slash == f->parent)
-        slash[1] = '\0';
-    else
-        *slash = '\0';
-    status     = check_free(f, &there, err);
-    int reason = EEXIST;
-    /* A leftover of a killed process has another pid or is passed by with the next number. */
-    for (int i = 0; status == DINOV_OK && reason == EEXIST && i < 100; i++) {
-        snprintf(temp, length + 40, "%s.tmp-%ld-%d", f->path, (long)getpid(), i);
-        reason = mkdir(temp, 0777) == 0 ? 0 : errno;
-    }
-    if (status == DINOV_OK && reason) status = dinov_fail_errno(err, reason, "IO-CREATE", "%s: cannot create it", f->name);
-    if (status != DINOV_OK) {
-        dinov_free(temp);
-        goto fail;
-    }
-    f->temp = temp;
-    *out    = f;
+    f->path[length] = '\0';
+    DINOV_TRY_GOTO(dinov_folder_check_free(f->path, replaces, err));
+    DINOV_TRY_GOTO(dinov_folder_make_temp(&f->temp, f->path, err));
+    *out = f;
     return DINOV_OK;
 fail:
     folder_free(&f);
@@ -126,29 +126,44 @@ fail:
 
 const char *dinov_new_folder_path(const dinov_new_folder *folder) { return folder->temp; }
 
-static dinov_status commit(dinov_new_folder *f, dinov_error *err)
+/* 0 or an errno. */
+static int rename_folder(const char *from, const char *to, bool there, bool (*replaces)(const char *))
 {
-    bool there;
-    DINOV_TRY(dinov_folder_sync(f->temp, err));
-    DINOV_TRY(check_free(f, &there, err));
-    /* An exchange leaves no moment without a folder; the old one then has the temporary name and goes. */
-    int flags  = there ? RENAME_EXCHANGE : RENAME_NOREPLACE;
-    int reason = renameat2(AT_FDCWD, f->temp, AT_FDCWD, f->path, (unsigned)flags) == 0 ? 0 : errno;
-    if (reason == EINVAL || reason == ENOSYS) { /* a file system that knows neither */
-        if (there) dinov_folder_remove(f->path, f->replaces);
-        reason = rename(f->temp, f->path) == 0 ? 0 : errno;
-        there  = false;
+    /* An exchange leaves no moment without a folder; the old one then has the other's name and goes. */
+    unsigned flags = there ? RENAME_EXCHANGE : RENAME_NOREPLACE;
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, flags) == 0) {
+        if (there) dinov_folder_remove(from, replaces);
+        return 0;
     }
-    if (reason) return dinov_fail_errno(err, reason, "IO-RENAME", "%s: cannot give it its name", f->name);
-    if (there) dinov_folder_remove(f->temp, f->replaces);
-    dinov_free(f->temp);
-    f->temp = NULL;
-    return dinov_folder_sync(f->parent, err);
+    if (errno != EINVAL && errno != ENOSYS) return errno;
+    /* A file system that knows neither. */
+    if (there) dinov_folder_remove(to, replaces);
+    return rename(from, to) == 0 ? 0 : errno;
+}
+
+dinov_status dinov_folder_move(const char *from, const char *to, bool (*replaces)(const char *name), dinov_error *err)
+{
+    bool  there;
+    char  name[DINOV_ESCAPED];
+    char *parent = NULL;
+
+    dinov_escape(name, sizeof name, to, strlen(to));
+    dinov_status status = dinov_folder_sync(from, err);
+    if (status == DINOV_OK) status = check_free(&there, to, replaces, err);
+    if (status == DINOV_OK && !(parent = dinov_folder_of(to))) status = dinov_fail_nomem(err, name, "its folder's name");
+    if (status == DINOV_OK) {
+        int reason = rename_folder(from, to, there, replaces);
+        status     = reason ? dinov_fail_errno(err, reason, "IO-RENAME", "%s: cannot give it its name", name)
+                            : dinov_folder_sync(parent, err);
+    }
+    dinov_free(parent);
+    return status;
 }
 
 dinov_status dinov_new_folder_commit(dinov_new_folder **folder, dinov_error *err)
 {
-    dinov_status status = commit(*folder, err);
+    /* What still has the temporary name then is removed: all of it after a failure. */
+    dinov_status status = dinov_folder_move((*folder)->temp, (*folder)->path, (*folder)->replaces, err);
     folder_free(folder);
     return status;
 }

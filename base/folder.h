@@ -22,6 +22,13 @@ dinov_status dinov_new_folder_commit(dinov_new_folder **folder, dinov_error *err
 /* Leaves nothing behind; NULL, or a pointer to NULL, is allowed. */
 void dinov_new_folder_abort(dinov_new_folder **folder);
 
+/* A folder may be put at `path`, as at the start of a new one. */
+dinov_status dinov_folder_check_free(const char *path, bool (*replaces)(const char *name), dinov_error *err);
+/* Gives a whole folder of synced files its name `to` on the same disk, durably, as at commit. */
+dinov_status dinov_folder_move(const char *from, const char *to, bool (*replaces)(const char *name), dinov_error *err);
+/* Makes the folder "PATH.tmp-PID-N" and gives its name, the caller's to dinov_free. ERR_IO IO-CREATE. */
+dinov_status dinov_folder_make_temp(char **out, const char *path, dinov_error *err);
+
 /* Removes a folder of plain files of which `owns` says true; anything else in it stays, and then the folder too. */
 void dinov_folder_remove(const char *path, bool (*owns)(const char *name));
 

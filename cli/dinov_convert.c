@@ -5,6 +5,7 @@
  */
 #include "base/alloc.h"
 #include "base/dtype.h"
+#include "base/stage.h"
 #include "cli/model.h"
 #include "cli/onnx_options.h"
 #include "convert/compare.h"
@@ -126,7 +127,7 @@ static void print_agreement(void *arg, const dinov_agreement *a)
 }
 
 /* The weights are found again in the graph, as any reader of it finds them. */
-static dinov_status prove_by_engine(const dinov_import *in, dinov_engine *engine, dinov_error *err)
+static dinov_status prove_by_engine(const dinov_import *in, dinov_engine *engine, const dinov_stage *stage, dinov_error *err)
 {
     static char                who[] = "dinov";
     const dinov_model         *m     = &dinov_import_weights(in)->model;
@@ -135,7 +136,7 @@ static dinov_status prove_by_engine(const dinov_import *in, dinov_engine *engine
            .recognise = {.heads = m->heads, .interp = &m->interp}, .threads = (int)threads, .unfenced = no_fence};
     dinov_engine *again = NULL;
     dinov_import *back;
-    dinov_status  status = dinov_import_open(&back, output, &as, err);
+    dinov_status  status = dinov_import_open(&back, dinov_stage_path(stage), &as, err);
     if (status != DINOV_OK && strcmp(err->code, "ONNX-GRID") == 0) {
         if (!quiet)
             dinov_tool_note(
@@ -150,12 +151,13 @@ static dinov_status prove_by_engine(const dinov_import *in, dinov_engine *engine
     return status;
 }
 
-static dinov_status prove_by_runtime(dinov_engine *engine, dinov_error *err)
+static dinov_status prove_by_runtime(dinov_engine *engine, const dinov_stage *stage, dinov_error *err)
 {
     static char  who[] = "onnxruntime";
     dinov_ort   *ort;
-    dinov_status status = dinov_ort_open(&ort, ort_path, output, (int)threads, err);
+    dinov_status status = dinov_ort_open(&ort, ort_path, dinov_stage_path(stage), (int)threads, err);
     if (status == DINOV_ERR_UNSUPPORTED && !(ort_path && strcmp(err->code, "ORT-ABSENT") == 0)) {
+        dinov_stage_reword(stage, err);
         if (!quiet) dinov_tool_note(&tool, "not run in ONNX Runtime: %s", err->msg);
         return DINOV_OK;
     }
@@ -164,97 +166,88 @@ static dinov_status prove_by_runtime(dinov_engine *engine, dinov_error *err)
     return status;
 }
 
-static dinov_status prove_onnx(const dinov_import *in, dinov_error *err)
+static dinov_status prove_onnx(const dinov_import *in, const dinov_stage *stage, dinov_error *err)
 {
     dinov_engine_options how = {.threads = (int)threads};
     dinov_engine        *engine;
     DINOV_TRY(dinov_engine_open_weights(&engine, dinov_import_weights(in), &how, err));
-    dinov_status status = prove_by_engine(in, engine, err);
-    if (status == DINOV_OK) status = prove_by_runtime(engine, err);
+    dinov_status status = prove_by_engine(in, engine, stage, err);
+    if (status == DINOV_OK) status = prove_by_runtime(engine, stage, err);
     dinov_engine_close(&engine);
     return status;
 }
 
-/* ---- One function a layout that is written ---- */
+/* ---- One function a layout that is written: into a stage, where it is checked ---- */
 
-static dinov_status write_dinov(dinov_import *in, const char *content_id, dinov_error *err)
+static dinov_status write_dinov(dinov_import *in, const dinov_stage *stage, dinov_error *err)
 {
-    dinov_write_options writing = {.threads = (int)threads, .overwrite = force};
+    dinov_write_options writing = {.threads = (int)threads};
     struct proof        proof   = {0};
-    (void)content_id;
     DINOV_TRY(make_proof(&proof, in, err));
-    dinov_status status = dinov_import_write(in, output, proof.is, &writing, err);
+    dinov_status status = dinov_import_write(in, dinov_stage_path(stage), proof.is, &writing, err);
     dinov_engine_free_proof(&proof.own);
     return status;
 }
 
-static dinov_status write_plain(dinov_import *in, const char *content_id, dinov_error *err)
-{
-    (void)content_id;
-    const dinov_weights *weights = dinov_import_weights(in);
-    return dinov_safetensors_write(output, weights->tensors, weights->count, force, err);
-}
-
-static dinov_status write_hf(dinov_import *in, const char *content_id, dinov_error *err)
-{
-    (void)content_id;
-    return dinov_hf_write(output, dinov_import_weights(in), shard_bytes, force, err);
-}
-
-static dinov_status write_timm(dinov_import *in, const char *content_id, dinov_error *err)
-{
-    (void)content_id;
-    return dinov_timm_write(output, dinov_import_weights(in), force, err);
-}
-
-static dinov_status write_pth(dinov_import *in, const char *content_id, dinov_error *err)
+static dinov_status write_plain(dinov_import *in, const dinov_stage *stage, dinov_error *err)
 {
     const dinov_weights *weights = dinov_import_weights(in);
-    (void)content_id;
-    return dinov_pth_write(output, weights->tensors, weights->count, force, err);
+    return dinov_safetensors_write(dinov_stage_path(stage), weights->tensors, weights->count, 0, err);
 }
 
-static dinov_status write_golden(const dinov_import *in, const char *content_id, dinov_error *err)
+static dinov_status write_hf(dinov_import *in, const dinov_stage *stage, dinov_error *err)
+{
+    return dinov_hf_write(dinov_stage_path(stage), dinov_import_weights(in), shard_bytes, 0, err);
+}
+
+static dinov_status write_timm(dinov_import *in, const dinov_stage *stage, dinov_error *err)
+{
+    return dinov_timm_write(dinov_stage_path(stage), dinov_import_weights(in), 0, err);
+}
+
+static dinov_status write_pth(dinov_import *in, const dinov_stage *stage, dinov_error *err)
+{
+    const dinov_weights *weights = dinov_import_weights(in);
+    return dinov_pth_write(dinov_stage_path(stage), weights->tensors, weights->count, 0, err);
+}
+
+static dinov_status write_golden(const dinov_import *in, dinov_error *err)
 {
     dinov_engine_options how = {.threads = (int)threads};
     dinov_engine        *engine;
     DINOV_TRY(dinov_engine_open_weights(&engine, dinov_import_weights(in), &how, err));
-    dinov_status status = dinov_onnx_golden_write(golden_path, output, engine, &graph, content_id, err);
+    dinov_status status = dinov_onnx_golden_write(golden_path, output, engine, &graph, dinov_import_content_id(in), err);
     dinov_engine_close(&engine);
     return status;
 }
 
-static dinov_status write_onnx(dinov_import *in, const char *content_id, dinov_error *err)
+static dinov_status write_onnx(dinov_import *in, const dinov_stage *stage, dinov_error *err)
 {
     struct proof proof = {0};
     DINOV_TRY(make_proof(&proof, in, err));
-    dinov_onnx_file file   = {.content_id = content_id,
+    dinov_onnx_file file   = {.content_id = dinov_import_content_id(in),
                               .provenance = dinov_import_provenance(in),
                               .proof      = proof.is,
-                              .external   = onnx.external,
-                              .overwrite  = force};
-    dinov_status    status = dinov_onnx_write(output, dinov_import_weights(in), &graph, &file, err);
+                              .external   = onnx.external};
+    dinov_status    status = dinov_onnx_write(dinov_stage_path(stage), dinov_import_weights(in), &graph, &file, err);
     dinov_engine_free_proof(&proof.own);
-    if (status == DINOV_OK && golden_path) status = write_golden(in, content_id, err);
     return status;
 }
-
-static void remove_file(const char *path) { unlink(path); }
 
 /* What can be written, and whose names its tensors have then. */
 static const struct writer {
     const char  *to;
     dinov_naming naming;
     dinov_compat compat; /* whose code will read it; 0: it carries its own rule, or the hub's code */
-    dinov_status (*write)(dinov_import *in, const char *content_id, dinov_error *err);
-    void (*remove)(const char *path);
+    dinov_status (*write)(dinov_import *in, const dinov_stage *stage, dinov_error *err);
+    bool (*replaces)(const char *name); /* NULL: it is a file; otherwise a folder, in which -f replaces these */
 } writers[] = {
-    {"dinov", DINOV_NAMING_HUB, 0, write_dinov, remove_file},
-    {"safetensors", DINOV_NAMING_HUB, DINOV_COMPAT_HUB, write_plain, remove_file},
-    {"pth", DINOV_NAMING_HUB, DINOV_COMPAT_HUB, write_pth, remove_file},
-    {"hf", DINOV_NAMING_HF, DINOV_COMPAT_HF, write_hf, dinov_hf_remove},
-    {"timm", DINOV_NAMING_TIMM, DINOV_COMPAT_TIMM, write_timm, remove_file},
-    {"onnx", DINOV_NAMING_HUB, 0, write_onnx, remove_file},
+    {"dinov", DINOV_NAMING_HUB, 0, write_dinov, NULL},
+    {"safetensors", DINOV_NAMING_HUB, DINOV_COMPAT_HUB, write_plain, NULL},
+    {"pth", DINOV_NAMING_HUB, DINOV_COMPAT_HUB, write_pth, NULL},
+    {"hf", DINOV_NAMING_HF, DINOV_COMPAT_HF, write_hf, dinov_hf_is_written},
+    {"timm", DINOV_NAMING_TIMM, DINOV_COMPAT_TIMM, write_timm, NULL},
+    {"onnx", DINOV_NAMING_HUB, 0, write_onnx, NULL},
 };
 
 static const struct writer *find_writer(const char *name)
@@ -267,12 +260,12 @@ static const struct writer *find_writer(const char *name)
 }
 
 /* What was written, read back, says bit for bit what `tensors` do. */
-static dinov_status compare_back(const dinov_named_tensor *tensors, size_t count, dinov_error *err)
+static dinov_status compare_back(const dinov_named_tensor *tensors, size_t count, const dinov_stage *stage, dinov_error *err)
 {
     const dinov_reader_options how = {.threads = (int)threads, .unfenced = no_fence};
     dinov_reader               back;
     const dinov_named_tensor **sorted = NULL;
-    dinov_status               status = dinov_reader_open(&back, output, &how, err);
+    dinov_status               status = dinov_reader_open(&back, dinov_stage_path(stage), &how, err);
     if (status == DINOV_OK && back.checkpoint) status = dinov_checkpoint_verify(back.checkpoint, (int)threads, err);
     if (status == DINOV_OK && back.count != count)
         status = dinov_fail(err, DINOV_ERR_IO, "CONVERT-CHECK", "%s: expected %zu tensors after writing, found %zu", back.where,
@@ -291,12 +284,13 @@ static dinov_status compare_back(const dinov_named_tensor *tensors, size_t count
     return status;
 }
 
-static dinov_status check_written(const dinov_weights *weights, const struct writer *writer, dinov_error *err)
+static dinov_status check_written(const dinov_weights *weights, const struct writer *writer, const dinov_stage *stage,
+                                  dinov_error *err)
 {
     dinov_tensors list;
-    if (writer->naming == DINOV_NAMING_HUB) return compare_back(weights->tensors, weights->count, err);
+    if (writer->naming == DINOV_NAMING_HUB) return compare_back(weights->tensors, weights->count, stage, err);
     dinov_status status = dinov_names_rename(&list, weights, writer->naming, output, err);
-    if (status == DINOV_OK) status = compare_back(list.items, list.count, err);
+    if (status == DINOV_OK) status = compare_back(list.items, list.count, stage, err);
     dinov_tensors_clear(&list);
     return status;
 }
@@ -309,6 +303,24 @@ static uint64_t total_bytes(const dinov_weights *weights)
     return total;
 }
 
+/* What is in OUT's place stays until all of the new is found right. */
+static dinov_status put_output(dinov_import *in, const struct writer *writer, dinov_error *err)
+{
+    const dinov_stage_options how = {
+        .overwrite = force, .folder = writer->replaces != NULL, .replaces = force ? writer->replaces : NULL};
+    dinov_stage *stage;
+    DINOV_TRY(dinov_stage_open(&stage, output, &how, err));
+    dinov_status status = writer->write(in, stage, err);
+    if (status == DINOV_OK && !no_check)
+        status =
+            writer->write == write_onnx ? prove_onnx(in, stage, err) : check_written(dinov_import_weights(in), writer, stage, err);
+    if (status == DINOV_OK && golden_path) status = write_golden(in, err);
+    if (status == DINOV_OK) return dinov_stage_commit(&stage, err);
+    dinov_stage_reword(stage, err);
+    dinov_stage_abort(&stage);
+    return status;
+}
+
 static dinov_status convert(dinov_import *in, const struct writer *writer, dinov_error *err)
 {
     const dinov_weights *weights = dinov_import_weights(in);
@@ -319,16 +331,7 @@ static dinov_status convert(dinov_import *in, const struct writer *writer, dinov
         DINOV_TRY(dinov_checkpoint_verify(dinov_import_source(in)->checkpoint, (int)threads, err));
     /* Our own format has it found while the tensors are being written. */
     if (writer->write != write_dinov || dry_run) DINOV_TRY(dinov_import_identify(in, (int)threads, err));
-    if (!dry_run) {
-        DINOV_TRY(writer->write(in, dinov_import_content_id(in), err));
-        dinov_status status = no_check                      ? DINOV_OK
-                              : writer->write == write_onnx ? prove_onnx(in, err)
-                                                            : check_written(weights, writer, err);
-        if (status != DINOV_OK) {
-            writer->remove(output);
-            return status;
-        }
-    }
+    if (!dry_run) DINOV_TRY(put_output(in, writer, err));
     printf("%s\t%s\t%zu tensors\t%llu bytes\t%s\n", dry_run ? "(nothing written)" : output,
            dinov_model_name(name, sizeof name, &weights->model), weights->count, (unsigned long long)total_bytes(weights),
            dinov_import_content_id(in));
@@ -416,6 +419,10 @@ static int run(const dinov_tool *tool, int argc, char **argv)
             dinov_raise(&err, DINOV_ERR_IO, "IO-EXISTS", "%s: exists already; give -f to replace it", output);
             return dinov_tool_fail(tool, &err);
         }
+        if (golden_path && access(golden_path, F_OK) == 0) {
+            dinov_raise(&err, DINOV_ERR_IO, "IO-EXISTS", "%s: exists already; golden files go into a new folder", golden_path);
+            return dinov_tool_fail(tool, &err);
+        }
     }
     if (dinov_import_open(&in, input, &how, &err) != DINOV_OK) return dinov_tool_fail(tool, &err);
     const dinov_reader *source = dinov_import_source(in);
@@ -460,7 +467,8 @@ static const dinov_tool tool = {
                 "checkpoints. The model is recognised from shapes; two things are not in the weights and follow the hub's\n"
                 "rule: heads, unless the file has them, and how position embeddings are interpolated.\n"
                 "Models trained with the official training code use --interp 0.1, with registers too.\n"
-                "What was written is read back, compared and run; an ONNX graph also in ONNX Runtime where that is found.\n",
+                "What was written is read back, compared and run; an ONNX graph also in ONNX Runtime where that is found.\n"
+                "Until it is found right it lies in a folder OUT.tmp-PID-N, and what is in OUT's place stays.\n",
     .options  = options,
     .run      = run,
 };

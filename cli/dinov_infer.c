@@ -23,7 +23,7 @@ static int64_t     batch = 8, threads, max_tokens = 32768;
 static bool        no_norm, no_fence, dump_input, force, quiet, verbose, json;
 
 static const dinov_opt options[] = {
-    {'m', "model", DINOV_OPT_TEXT, &model_path, "MODEL", "dinov checkpoint, training run, hub .pth or safetensors", .common = true},
+    {'m', "model", DINOV_OPT_TEXT, &model_path, "MODEL", "dinov checkpoint, training run, or weights of any layout dinov-convert reads", .common = true},
     {'o', "output", DINOV_OPT_TEXT, &output, "OUT", "folder for the results, new or empty", .common = true},
     {0, "features", DINOV_OPT_TEXT, &features_text, "LIST", "of cls, mean, patch, reg (default cls)", .common = true},
     {0, "preset", DINOV_OPT_TEXT, &preset_text, "PRESET", "eval[:N], short:N, long:N, square:N or full (default: the model's own)",
@@ -74,26 +74,12 @@ static int parse_features(const dinov_tool *tool, dinov_extract_options *o)
     }
 }
 
-static int parse_layers(const dinov_tool *tool, dinov_extract_options *o)
-{
-    for (const char *p = layers_text;;) {
-        char *end;
-        long  layer = strtol(p, &end, 10);
-        if (end == p || (*end && *end != ',') || layer < -4096 || layer > 4096 || o->layer_count == DINOV_MAX_LAYERS)
-            return dinov_tool_usage(tool, "--layers: expected up to %d block indices like -1,-4, found \"%s\"", DINOV_MAX_LAYERS,
-                                    layers_text);
-        o->layers[o->layer_count++] = (int)layer;
-        if (!*end) return 0;
-        p = end + 1;
-    }
-}
-
 static int parse_options(const dinov_tool *tool, int argc, dinov_extract_options *o)
 {
     int code;
     if (!model_path || !output) return dinov_tool_usage(tool, "expected -m MODEL and -o OUT");
     if (!argc && !list_path) return dinov_tool_usage(tool, "expected at least one input: a file, a folder, or --filelist");
-    if ((code = parse_features(tool, o)) || (code = parse_layers(tool, o))) return code;
+    if ((code = parse_features(tool, o)) || (code = dinov_tool_layers(tool, layers_text, o->layers, DINOV_MAX_LAYERS, &o->layer_count))) return code;
     if ((code = dinov_tool_max_bad(tool, max_bad_text, &o->max_bad, &o->percent))) return code;
     o->f16 = strcmp(store_text, "f16") == 0;
     if (!o->f16 && strcmp(store_text, "f32") != 0)

@@ -29,20 +29,6 @@ static int read_features(const dinov_tool *tool, dinov_onnx_options *o, const ch
     }
 }
 
-static int read_layers(const dinov_tool *tool, dinov_onnx_options *o, const char *text)
-{
-    for (const char *p = text;;) {
-        char *end;
-        long  layer = strtol(p, &end, 10);
-        if (end == p || (*end && *end != ',') || layer < -4096 || layer > 4096 || o->layer_count == DINOV_ONNX_LAYERS)
-            return dinov_tool_usage(tool, "--layers: expected up to %d block indices like -1,-4, found \"%s\"", DINOV_ONNX_LAYERS,
-                                    text);
-        o->layers[o->layer_count++] = (int)layer;
-        if (!*end) return 0;
-        p = end + 1;
-    }
-}
-
 static int read_size(const dinov_tool *tool, dinov_onnx_options *o, const dinov_tool_onnx *text, const dinov_weights *weights)
 {
     dinov_preset preset;
@@ -75,7 +61,7 @@ int dinov_tool_onnx_read(const dinov_tool *tool, dinov_onnx_options *out, const 
     if (text->dynamic_batch && text->batch) return dinov_tool_usage(tool, "--batch and --dynamic-batch: expected one of them");
     if ((code = read_size(tool, &o, text, weights))) return code;
     if (text->features && (code = read_features(tool, &o, text->features))) return code;
-    if (text->layers && (code = read_layers(tool, &o, text->layers))) return code;
+    if (text->layers && (code = dinov_tool_layers(tool, text->layers, o.layers, DINOV_ONNX_LAYERS, &o.layer_count))) return code;
     if (text->dtype) {
         o.dtype = !strcmp(text->dtype, "f32")    ? DINOV_F32
                   : !strcmp(text->dtype, "f16")  ? DINOV_F16

@@ -33,6 +33,20 @@ static int print_help(const dinov_tool *tool, bool all)
     return dinov_tool_flush(tool);
 }
 
+int dinov_tool_layers(const dinov_tool *tool, const char *text, int *layers, int most, int *count)
+{
+    *count = 0;
+    for (const char *p = text;;) {
+        char *end;
+        long  layer = strtol(p, &end, 10);
+        if (end == p || (*end && *end != ',') || layer < -4096 || layer > 4096 || *count == most)
+            return dinov_tool_usage(tool, "--layers: expected up to %d block indices like -1,-4, found \"%s\"", most, text);
+        layers[(*count)++] = (int)layer;
+        if (!*end) return 0;
+        p = end + 1;
+    }
+}
+
 void dinov_tool_note(const dinov_tool *tool, const char *format, ...)
 {
     va_list args;

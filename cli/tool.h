@@ -71,6 +71,9 @@ int dinov_tool_usage(const dinov_tool *tool, const char *format, ...) DINOV_PRIN
 /* The operand of --max-bad: a whole number, or a percentage. 0, or prints a usage sentence and returns 64. */
 int dinov_tool_max_bad(const dinov_tool *tool, const char *text, double *max_bad, bool *percent);
 
+/* The operand of --layers: up to `most` block indices, "-1,-4". 0, or prints a usage sentence and returns 64. */
+int dinov_tool_layers(const dinov_tool *tool, const char *text, int *layers, int most, int *count);
+
 /* A line on stderr: "NAME: ...". */
 void dinov_tool_note(const dinov_tool *tool, const char *format, ...) DINOV_PRINTF(2, 3);
 /* The same, as libraries call it: `tool` is the program's dinov_tool. */

@@ -51,7 +51,7 @@ dinov_status dinov_hf_beside_read(dinov_hf_beside *out, const char *path, dinov_
  * `shard_bytes` each (0: one file), under the names of transformers 4.x. The folder appears whole or not at all; with `overwrite`
  * one that holds such files and no others is replaced. ERR_SHAPE (HF-MODEL: numbers that config.json cannot say), ERR_IO. */
 dinov_status dinov_hf_write(const char *path, const dinov_weights *weights, uint64_t shard_bytes, int overwrite, dinov_error *err);
-/* Takes such a folder away again. */
-void dinov_hf_remove(const char *path);
+/* True of the names of such files. */
+bool dinov_hf_is_written(const char *name);
 
 #endif

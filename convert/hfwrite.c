@@ -201,7 +201,7 @@ static dinov_status write_tensors(struct writer *w, const dinov_tensors *list, u
     return status;
 }
 
-static bool is_written(const char *name)
+bool dinov_hf_is_written(const char *name)
 {
     unsigned shard, shards;
     int      end = 0;
@@ -210,8 +210,6 @@ static bool is_written(const char *name)
         return true;
     return sscanf(name, "model-%5u-of-%5u.safetensors%n", &shard, &shards, &end) == 2 && end > 0 && name[end] == '\0';
 }
-
-void dinov_hf_remove(const char *path) { dinov_folder_remove(path, is_written); }
 
 static dinov_status fill_folder(struct writer *w, const dinov_weights *weights, int64_t ratio, const dinov_tensors *list,
                                 uint64_t shard_bytes, dinov_error *err)
@@ -237,7 +235,7 @@ dinov_status dinov_hf_write(const char *path, const dinov_weights *weights, uint
     dinov_escape(where, sizeof where, path, strlen(path));
     DINOV_TRY_GOTO(dinov_names_rename(&list, weights, DINOV_NAMING_HF, where, err));
     DINOV_TRY_GOTO(find_ratio(&ratio, &weights->model, where, err));
-    DINOV_TRY_GOTO(dinov_new_folder_open(&out, path, overwrite ? is_written : NULL, err));
+    DINOV_TRY_GOTO(dinov_new_folder_open(&out, path, overwrite ? dinov_hf_is_written : NULL, err));
     w.folder = dinov_new_folder_path(out);
     w.room   = strlen(w.folder) + 64;
     w.path   = dinov_alloc(w.room, 1);

@@ -1,5 +1,6 @@
 # base/ and format/: unit tests, the vectors of spec/, the safetensors package.
 dinov_unit(base "quick;threads" dinov_base)
+dinov_unit(stage quick dinov_base)
 dinov_unit(params quick dinov_format)
 dinov_unit(format "quick;threads" dinov_format)
 dinov_unit(format_damage quick dinov_format)

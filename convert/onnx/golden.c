@@ -5,15 +5,13 @@
 #include "base/bytes.h"
 #include "base/dtype.h"
 #include "base/file.h"
+#include "base/folder.h"
 #include "base/text.h"
 #include "format/json.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 enum { PATH = 4096, DEFAULT_PATCHES = 16, MAX_EXPORT = 1 << 29, MAX_OWN = 1 << 20 };
 
@@ -144,20 +142,27 @@ static dinov_status write_all(struct golden *g, const char *content_id, dinov_er
     put_lines(g, input, dim);
     if (g->about.failed || g->lines.failed) return dinov_fail_nomem(err, g->folder, "its description");
     DINOV_TRY(write_file(g->folder, "trtexec.txt", g->lines.data, g->lines.size, 1, err));
-    return write_file(g->folder, DINOV_ONNX_GOLDEN, g->about.data, g->about.size, 1, err); /* last: the folder is whole */
+    return write_file(g->folder, DINOV_ONNX_GOLDEN, g->about.data, g->about.size, 1, err);
+}
+
+static bool replaces_nothing(const char *name)
+{
+    (void)name;
+    return false;
 }
 
 dinov_status dinov_onnx_golden_write(const char *path, const char *graph, dinov_engine *engine, const dinov_onnx_options *o,
                                      const char *content_id, dinov_error *err)
 {
     int64_t       side = DEFAULT_PATCHES * dinov_engine_model(engine)->patch;
-    struct golden g    = {.folder = path, .graph = graph, .batch = o->batch ? o->batch : 1};
-    char          text[DINOV_ESCAPED];
-    if (mkdir(path, 0777) != 0)
-        return dinov_fail_errno(err, errno, errno == EEXIST ? "IO-EXISTS" : "IO-CREATE",
-                                "%s: cannot make the folder of golden files", dinov_escape(text, sizeof text, path, strlen(path)));
+    struct golden     g   = {.graph = graph, .batch = o->batch ? o->batch : 1};
+    dinov_new_folder *out = NULL;
+    DINOV_TRY(dinov_new_folder_open(&out, path, replaces_nothing, err));
+    g.folder            = dinov_new_folder_path(out);
     dinov_status status = dinov_onnx_case_open(&g.c, engine, o, o->height ? o->height : side, o->width ? o->width : side, err);
     if (status == DINOV_OK) status = write_all(&g, content_id, err);
+    if (status == DINOV_OK) status = dinov_new_folder_commit(&out, err);
+    dinov_new_folder_abort(&out);
     dinov_onnx_case_close(&g.c);
     dinov_text_clear(&g.about);
     dinov_text_clear(&g.lines);

@@ -10,7 +10,7 @@
 
 #define DINOV_ONNX_GOLDEN "golden.json"
 
-/* Writes into the new folder `path`: the input and each output as little-endian values ("image.bin", "cls.bin"), golden.json
+/* Writes the new folder `path`, which appears whole or not at all: the input and each output as little-endian values ("image.bin", "cls.bin"), golden.json
  * (names, types, shapes, dtype, content id), trtexec.txt. `graph` is the ONNX file's path, `size` the pixels used where the
  * graph has any size. ERR_IO (IO-EXISTS: it is there already), ERR_NOMEM. */
 dinov_status dinov_onnx_golden_write(const char *path, const char *graph, dinov_engine *engine, const dinov_onnx_options *options,

@@ -185,7 +185,6 @@ static dinov_status find_external(dinov_onnx *m, dinov_onnx_tensor *t, const str
 {
     uint64_t  offset, length;
     dinov_map map;
-    size_t    before = files->count;
     if (s->sources || !read_decimal(s->offset, &offset) || !read_decimal(s->length, &length) || (s->has_length && length != bytes))
         return bad_tensor(
             m, t, "ONNX-EXTERNAL",
@@ -193,7 +192,6 @@ static dinov_status find_external(dinov_onnx *m, dinov_onnx_tensor *t, const str
             "shape and type give, and no values here",
             err);
     DINOV_TRY(dinov_files_get(files, &map, s->location.data ? s->location.data : "", s->location.size, err));
-    if (files->count > before) m->bytes += map.size;
     dinov_cursor c = dinov_cursor_make(map.data, map.size);
     dinov_cursor_seek(&c, offset);
     t->data = dinov_cursor_take(&c, bytes);
@@ -682,7 +680,9 @@ dinov_status dinov_onnx_open(dinov_onnx *out, dinov_files *files, const void *da
     dinov_pb_field graph;
     *out = (dinov_onnx){.where = where, .bytes = size};
     DINOV_TRY(find_graph(out, dinov_cursor_make(data, size), &graph, err));
-    return read_graph(out, &graph, files, err);
+    DINOV_TRY(read_graph(out, &graph, files, err));
+    for (size_t i = 0; i < files->count; i++) out->bytes += files->items[i].map.size;
+    return DINOV_OK;
 }
 
 void dinov_onnx_close(dinov_onnx *m)

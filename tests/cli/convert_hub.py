@@ -3,7 +3,8 @@
 and our files opened by their own loaders. Features agree to 1e-5 at the trained size and at others.
 
 usage: convert_hub.py DINOV_CONVERT DINOV_CKPT DINOV_INFER DINOV_DEMO_MODEL hf|timm
-DINOV_OLDER, when set, is a folder with transformers 4.46 and what it needs (tests/requirements-2024.txt), which opens our folders too.
+DINOV_OLDER, when set, is a folder with transformers 4.46, timm 1.0.11 and what they need (tests/requirements-2024.txt), which open our
+files too.
 """
 import json
 import os
@@ -13,7 +14,7 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "train"))
-OLD = "--old" in sys.argv  # this script again, in the older transformers
+OLD = "--old" in sys.argv  # this script again, in the older libraries
 import vision  # noqa: E402,F401  exits 77 without torch
 
 if not OLD:
@@ -140,12 +141,7 @@ def hf(folder):
             raise SystemExit("FAIL %s: content ids differ" % name)
         check_processor(folder, back, name)
         if os.environ.get("DINOV_OLDER") and not numbers:  # 4.46 has no class with registers
-            env = dict(os.environ, PYTHONPATH=os.environ["DINOV_OLDER"])
-            outputs = path(folder, "old.npy")
-            done = subprocess.run([sys.executable, os.path.abspath(__file__), "--old", back, outputs], env=env, capture_output=True, text=True)
-            if done.returncode != 0:
-                raise SystemExit("FAIL %s in transformers 4: %s" % (name, done.stderr))
-            expect(ours(folder, dinov, (224, 224)), torch.from_numpy(np.load(outputs)), "hf out %s in %s" % (name, done.stdout.strip()))
+            in_older(folder, dinov, back, "hf out " + name)
         print("ok", name)
 
     classifier = make_hf("S", classifier=True)
@@ -177,13 +173,29 @@ def check_processor(folder, model, name):
             raise SystemExit("FAIL %s: the image processor on %s is %.3g away" % (name, backend, error))
 
 
-def old():
-    """In transformers 4: opens the folder by name, writes its features."""
-    model = transformers.AutoModel.from_pretrained(sys.argv[2])
-    transformers.AutoImageProcessor.from_pretrained(sys.argv[2])
-    with torch.no_grad():
-        np.save(sys.argv[3], model.eval()(pixel_values=pictures(224, 224)).last_hidden_state[0].numpy())
-    print("transformers", transformers.__version__)
+def in_older(folder, dinov, written, what, *make):
+    """The features of the older library on what was written for it, beside ours."""
+    env = dict(os.environ, PYTHONPATH=os.environ["DINOV_OLDER"])
+    outputs = os.path.join(folder, "old.npy")
+    done = subprocess.run([sys.executable, os.path.abspath(__file__), "--old", written, outputs, *make], env=env, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit("FAIL %s in the older library: %s" % (what, done.stderr))
+    expect(ours(folder, dinov, (224, 224)), torch.from_numpy(np.load(outputs)), "%s in %s" % (what, done.stdout.strip()))
+
+
+def old(written, outputs, make=None):
+    """In the older libraries: opens a folder, or for timm a file of the model `make`, and writes its features."""
+    if make:
+        import timm
+
+        features = tokens_timm(timm.create_model(make, num_classes=0, dynamic_img_size=True, checkpoint_path=written).eval(), (224, 224))
+        print("timm", timm.__version__)
+    else:
+        model = transformers.AutoModel.from_pretrained(written)
+        transformers.AutoImageProcessor.from_pretrained(written)
+        features = tokens_hf(model.eval(), (224, 224))
+        print("transformers", transformers.__version__)
+    np.save(outputs, features.numpy())
 
 
 # ---- timm ----
@@ -223,6 +235,8 @@ def timm_part(folder):
         opened = timm.create_model(make, num_classes=0, dynamic_img_size=True, checkpoint_path=back, **how).eval()
         for size in sizes[:3]:
             expect(ours(folder, dinov, size), tokens_timm(opened, size), "timm out %s, %dx%d" % ((kind,) + size))
+        if os.environ.get("DINOV_OLDER") and kind[0] == "S":
+            in_older(folder, dinov, back, "timm out " + kind, make)
         run(CONVERT, back, "--compat", "timm", "-o", twice, "-f")
         a, b = ours(folder, dinov, (224, 224)), ours(folder, twice, (224, 224))
         if not np.linalg.norm(a - b) / np.linalg.norm(a) < 1e-6:
@@ -231,7 +245,7 @@ def timm_part(folder):
 
 
 if OLD:
-    old()
+    old(*sys.argv[2:])
 else:
     with tempfile.TemporaryDirectory() as where:
         {"hf": hf, "timm": timm_part}[PART](where)

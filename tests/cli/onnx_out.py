@@ -81,7 +81,7 @@ class Onnx(unittest.TestCase):
         self.assertEqual(done.returncode, 3, done.stderr)
         self.assertIn("[IO-EXISTS]", done.stderr)
         self.convert("-f")
-        self.assertEqual(read(self.out), first, "the same bytes each time")
+        self.assertTrue(read(self.out) == first, "the same bytes each time")
         self.assertEqual(os.listdir(self.work.name), ["m.onnx"])
 
     def test_full_disk(self):
@@ -98,6 +98,14 @@ class Onnx(unittest.TestCase):
         self.assertEqual(len(names), 2)
         self.assertRegex(names[0], r"^m-[0-9a-f]{8}\.data$")
         self.assertLess(os.path.getsize(self.out), 120000)
+        # Weights beyond what a reader copies of the model file itself: a wide block.
+        wide = f"{self.work.name}/wide.safetensors"
+        self.assertEqual(run("dinov-demo-model", "-o", wide, "--dim", 512, "--depth", 1, "--heads", 8, "--grid", 4, "--no-proof").returncode, 0)
+        done = run("dinov-convert", wide, "-o", f"{self.work.name}/wide.onnx", "--external-data", "-q")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for name in os.listdir(self.work.name):
+            if name.startswith("wide"):
+                os.remove(f"{self.work.name}/{name}")
         # Other content never takes the name of data that a model is still using.
         self.convert("--external-data", "--dtype", "f16", "-f")
         self.assertEqual(len(os.listdir(self.work.name)), 3)
@@ -162,6 +170,34 @@ class Onnx(unittest.TestCase):
         self.out = f"{self.work.name}/refuse2.onnx"
         done = run("dinov-convert", self.model, "-o", self.out, *size, "--no-check")
         self.assertEqual((done.returncode, os.path.exists(self.out)), (0, True), done.stderr)
+
+    def test_a_failed_check_loses_nothing(self):
+        """What stood in the graph's place is there still, its data too; golden files are of right graphs only."""
+        golden, size = f"{self.work.name}/golden", ["--size", "70", "--ort", FAKE]
+        for flags in ([], ["--external-data"]):
+            self.out = f"{self.work.name}/wrong.onnx"
+            self.convert("-q", "--no-check", "-f", *flags)
+            before = {name: read(f"{self.work.name}/{name}") for name in os.listdir(self.work.name)}
+            for more in (flags, [*flags, "--dtype", "f16"], ["--external-data"]):
+                done = run("dinov-convert", self.reg, "-o", self.out, "-f", *size, *more, "--golden", golden)
+                self.assertEqual((done.returncode, "[GRAPH-PROOF]" in done.stderr), (2, True), done.stderr)
+                self.assertIn(f"{self.out}: ", done.stderr)
+                self.assertNotIn(".tmp-", done.stderr + done.stdout)
+                self.assertEqual({name: read(f"{self.work.name}/{name}") for name in os.listdir(self.work.name)}, before)
+        for name, code in (("refuse", 2), ("kernel", 0)):  # the runtime's own words name the output as well
+            self.out = f"{self.work.name}/{name}.onnx"
+            done = run("dinov-convert", self.model, "-o", self.out, *size)
+            self.assertEqual(done.returncode, code, done.stderr)
+            self.assertIn(f"{self.out}: ", done.stderr)
+            self.assertNotIn(".tmp-", done.stderr)
+
+    def test_golden_folder_is_new(self):
+        """Before any work, and nothing is written then."""
+        golden = f"{self.work.name}/golden"
+        os.mkdir(golden)
+        done = run("dinov-convert", self.model, "-o", self.out, "--golden", golden)
+        self.assertEqual((done.returncode, "[IO-EXISTS]" in done.stderr), (3, True), done.stderr)
+        self.assertEqual(os.listdir(self.work.name), ["golden"])
 
     def diff(self, *arguments, code=0, word=None):
         done = run("dinov-ckpt", "diff", *arguments)
