@@ -10,6 +10,12 @@
 #include <stdint.h>
 #include <string.h>
 
+/* A run of bytes in memory, or in a mapped file. */
+typedef struct dinov_span {
+    const uint8_t *data;
+    uint64_t       size;
+} dinov_span;
+
 /* True and *out set when the result fits. */
 static inline bool dinov_ck_add(uint64_t a, uint64_t b, uint64_t *out) { return !__builtin_add_overflow(a, b, out); }
 static inline bool dinov_ck_mul(uint64_t a, uint64_t b, uint64_t *out) { return !__builtin_mul_overflow(a, b, out); }

@@ -6,6 +6,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -201,12 +203,23 @@ struct dinov_out {
     uint64_t size;
     char    *path, *temp;
     char     name[DINOV_ESCAPED]; /* path for messages */
+
+    /* Writing behind: while `thread` runs, all above is its own. */
+    bool              running;
+    pthread_t         thread;
+    atomic_bool       stop;
+    const dinov_span *spans;
+    size_t            span_count;
+    dinov_status      status;
+    dinov_error       err;
 };
 
 static void out_free(dinov_out **out)
 {
     dinov_out *o = *out;
     *out         = NULL;
+    atomic_store(&o->stop, true);
+    if (o->running) pthread_join(o->thread, NULL);
     if (o->fd >= 0) close(o->fd);
     if (o->temp) unlink(o->temp);
     dinov_free(o->path);
@@ -294,6 +307,43 @@ dinov_status dinov_out_write(dinov_out *out, const void *data, size_t size, dino
     DINOV_TRY(write_at(out, out->size, data, size, err));
     out->size += size;
     return DINOV_OK;
+}
+
+/* In parts, to stop soon when told to. */
+static dinov_status write_spans(dinov_out *o)
+{
+    for (size_t i = 0; i < o->span_count; i++) {
+        dinov_span left = o->spans[i];
+        while (left.size > 0 && !atomic_load(&o->stop)) {
+            size_t part = left.size < ((size_t)1 << 24) ? (size_t)left.size : (size_t)1 << 24;
+            DINOV_TRY(dinov_out_write(o, left.data, part, &o->err));
+            left.data += part, left.size -= part;
+        }
+    }
+    return DINOV_OK;
+}
+
+static void *write_behind(void *arg)
+{
+    dinov_out *o = arg;
+    o->status    = write_spans(o);
+    return NULL;
+}
+
+void dinov_out_write_behind(dinov_out *out, const dinov_span *spans, size_t count)
+{
+    out->spans      = spans;
+    out->span_count = count;
+    out->running    = pthread_create(&out->thread, NULL, write_behind, out) == 0;
+    if (!out->running) write_behind(out);
+}
+
+dinov_status dinov_out_settle(dinov_out *out, dinov_error *err)
+{
+    if (out->running) pthread_join(out->thread, NULL);
+    out->running = false;
+    if (out->status != DINOV_OK && err) *err = out->err;
+    return out->status;
 }
 
 dinov_status dinov_out_patch(dinov_out *out, uint64_t offset, const void *data, size_t size, dinov_error *err)

@@ -7,9 +7,8 @@
 #ifndef DINOV_BASE_FILE_H
 #define DINOV_BASE_FILE_H
 
+#include "base/bytes.h"
 #include "base/fail.h"
-
-#include <stdbool.h>
 
 typedef struct dinov_map {
     const uint8_t *data; /* never NULL after a successful open, even for an empty file */
@@ -55,6 +54,11 @@ typedef struct dinov_out dinov_out;
 /* Starts `path`. What dinov_file_check_free refuses is refused here and again at commit. */
 dinov_status dinov_out_open(dinov_out **out, const char *path, int overwrite, dinov_error *err);
 dinov_status dinov_out_write(dinov_out *out, const void *data, size_t size, dinov_error *err);
+/* Writes `spans` one after another from a thread of its own (or before it returns, when none can be had). They stay as they are,
+ * and nothing else is done with *out, until dinov_out_settle or dinov_out_abort. */
+void dinov_out_write_behind(dinov_out *out, const dinov_span *spans, size_t count);
+/* Waits for it, and says how it went. */
+dinov_status dinov_out_settle(dinov_out *out, dinov_error *err);
 /* Replaces bytes already written. */
 dinov_status dinov_out_patch(dinov_out *out, uint64_t offset, const void *data, size_t size, dinov_error *err);
 /* Bytes written so far. */

@@ -179,60 +179,57 @@ static dinov_status prove_onnx(const dinov_import *in, const dinov_stage *stage,
 
 /* ---- One function a layout that is written: into a stage, where it is checked ---- */
 
-static dinov_status write_dinov(const dinov_import *in, const dinov_stage *stage, const char *content_id, dinov_error *err)
+static dinov_status write_dinov(dinov_import *in, const dinov_stage *stage, dinov_error *err)
 {
-    dinov_write_options writing = {.threads = (int)threads, .content_id = content_id};
+    dinov_write_options writing = {.threads = (int)threads};
     struct proof        proof   = {0};
     DINOV_TRY(make_proof(&proof, in, err));
-    dinov_status status = dinov_checkpoint_write(dinov_stage_path(stage), dinov_import_weights(in), dinov_import_provenance(in),
-                                                 proof.is, &writing, err);
+    dinov_status status = dinov_import_write(in, dinov_stage_path(stage), proof.is, &writing, err);
     dinov_engine_free_proof(&proof.own);
     return status;
 }
 
-static dinov_status write_plain(const dinov_import *in, const dinov_stage *stage, const char *content_id, dinov_error *err)
+static dinov_status write_plain(dinov_import *in, const dinov_stage *stage, dinov_error *err)
 {
-    (void)content_id;
     const dinov_weights *weights = dinov_import_weights(in);
     return dinov_safetensors_write(dinov_stage_path(stage), weights->tensors, weights->count, 0, err);
 }
 
-static dinov_status write_hf(const dinov_import *in, const dinov_stage *stage, const char *content_id, dinov_error *err)
+static dinov_status write_hf(dinov_import *in, const dinov_stage *stage, dinov_error *err)
 {
-    (void)content_id;
     return dinov_hf_write(dinov_stage_path(stage), dinov_import_weights(in), shard_bytes, 0, err);
 }
 
-static dinov_status write_timm(const dinov_import *in, const dinov_stage *stage, const char *content_id, dinov_error *err)
+static dinov_status write_timm(dinov_import *in, const dinov_stage *stage, dinov_error *err)
 {
-    (void)content_id;
     return dinov_timm_write(dinov_stage_path(stage), dinov_import_weights(in), 0, err);
 }
 
-static dinov_status write_pth(const dinov_import *in, const dinov_stage *stage, const char *content_id, dinov_error *err)
+static dinov_status write_pth(dinov_import *in, const dinov_stage *stage, dinov_error *err)
 {
     const dinov_weights *weights = dinov_import_weights(in);
-    (void)content_id;
     return dinov_pth_write(dinov_stage_path(stage), weights->tensors, weights->count, 0, err);
 }
 
-static dinov_status write_golden(const dinov_import *in, const char *content_id, dinov_error *err)
+static dinov_status write_golden(const dinov_import *in, dinov_error *err)
 {
     dinov_engine_options how = {.threads = (int)threads};
     dinov_engine        *engine;
     DINOV_TRY(dinov_engine_open_weights(&engine, dinov_import_weights(in), &how, err));
-    dinov_status status = dinov_onnx_golden_write(golden_path, output, engine, &graph, content_id, err);
+    dinov_status status = dinov_onnx_golden_write(golden_path, output, engine, &graph, dinov_import_content_id(in), err);
     dinov_engine_close(&engine);
     return status;
 }
 
-static dinov_status write_onnx(const dinov_import *in, const dinov_stage *stage, const char *content_id, dinov_error *err)
+static dinov_status write_onnx(dinov_import *in, const dinov_stage *stage, dinov_error *err)
 {
     struct proof proof = {0};
     DINOV_TRY(make_proof(&proof, in, err));
-    dinov_onnx_file file = {
-        .content_id = content_id, .provenance = dinov_import_provenance(in), .proof = proof.is, .external = onnx.external};
-    dinov_status status = dinov_onnx_write(dinov_stage_path(stage), dinov_import_weights(in), &graph, &file, err);
+    dinov_onnx_file file   = {.content_id = dinov_import_content_id(in),
+                              .provenance = dinov_import_provenance(in),
+                              .proof      = proof.is,
+                              .external   = onnx.external};
+    dinov_status    status = dinov_onnx_write(dinov_stage_path(stage), dinov_import_weights(in), &graph, &file, err);
     dinov_engine_free_proof(&proof.own);
     return status;
 }
@@ -242,7 +239,7 @@ static const struct writer {
     const char  *to;
     dinov_naming naming;
     dinov_compat compat; /* whose code will read it; 0: it carries its own rule, or the hub's code */
-    dinov_status (*write)(const dinov_import *in, const dinov_stage *stage, const char *content_id, dinov_error *err);
+    dinov_status (*write)(dinov_import *in, const dinov_stage *stage, dinov_error *err);
     bool (*replaces)(const char *name); /* NULL: it is a file; otherwise a folder, in which -f replaces these */
 } writers[] = {
     {"dinov", DINOV_NAMING_HUB, 0, write_dinov, NULL},
@@ -307,39 +304,37 @@ static uint64_t total_bytes(const dinov_weights *weights)
 }
 
 /* What is in OUT's place stays until all of the new is found right. */
-static dinov_status put_output(const dinov_import *in, const struct writer *writer, const char *id, dinov_error *err)
+static dinov_status put_output(dinov_import *in, const struct writer *writer, dinov_error *err)
 {
     const dinov_stage_options how = {
         .overwrite = force, .folder = writer->replaces != NULL, .replaces = force ? writer->replaces : NULL};
     dinov_stage *stage;
     DINOV_TRY(dinov_stage_open(&stage, output, &how, err));
-    dinov_status status = writer->write(in, stage, id, err);
+    dinov_status status = writer->write(in, stage, err);
     if (status == DINOV_OK && !no_check)
         status =
             writer->write == write_onnx ? prove_onnx(in, stage, err) : check_written(dinov_import_weights(in), writer, stage, err);
-    if (status == DINOV_OK && golden_path) status = write_golden(in, id, err);
+    if (status == DINOV_OK && golden_path) status = write_golden(in, err);
     if (status == DINOV_OK) return dinov_stage_commit(&stage, err);
     dinov_stage_reword(stage, err);
     dinov_stage_abort(&stage);
     return status;
 }
 
-static dinov_status convert(const dinov_import *in, const struct writer *writer, dinov_error *err)
+static dinov_status convert(dinov_import *in, const struct writer *writer, dinov_error *err)
 {
     const dinov_weights *weights = dinov_import_weights(in);
-    char                 name[64], id[72];
+    char                 name[64];
 
     /* Our own file's checksums stand for its bytes: what is damaged is not carried on. */
     if (dinov_import_source(in)->checkpoint)
         DINOV_TRY(dinov_checkpoint_verify(dinov_import_source(in)->checkpoint, (int)threads, err));
-    const char *known = dinov_import_content_id(in);
-    if (known)
-        snprintf(id, sizeof id, "%s", known);
-    else
-        DINOV_TRY(dinov_content_id(id, weights->tensors, weights->count, (int)threads, err));
-    if (!dry_run) DINOV_TRY(put_output(in, writer, id, err));
+    /* Our own format has it found while the tensors are being written. */
+    if (writer->write != write_dinov || dry_run) DINOV_TRY(dinov_import_identify(in, (int)threads, err));
+    if (!dry_run) DINOV_TRY(put_output(in, writer, err));
     printf("%s\t%s\t%zu tensors\t%llu bytes\t%s\n", dry_run ? "(nothing written)" : output,
-           dinov_model_name(name, sizeof name, &weights->model), weights->count, (unsigned long long)total_bytes(weights), id);
+           dinov_model_name(name, sizeof name, &weights->model), weights->count, (unsigned long long)total_bytes(weights),
+           dinov_import_content_id(in));
     return DINOV_OK;
 }
 
@@ -388,7 +383,7 @@ static int run(const dinov_tool *tool, int argc, char **argv)
 {
     char                 backbone[DINOV_TRAINING_PATH + 32];
     const char          *input = argv[0];
-    dinov_import_options how   = {.digest = 1, .licence = licence, .origin = origin, .preset = preset, .unfenced = no_fence};
+    dinov_import_options how   = {.licence = licence, .origin = origin, .preset = preset, .unfenced = no_fence};
     dinov_interp         interp;
     dinov_import        *in;
     dinov_error          err;

@@ -2,9 +2,8 @@
 #include "convert/import.h"
 
 #include "base/alloc.h"
-#include "base/hash.h"
-#include "base/pool.h"
 #include "dinov/image.h"
+#include "format/checkpoint.h"
 #include "format/params.h"
 
 #include <stdarg.h>
@@ -19,7 +18,7 @@ struct dinov_import {
     dinov_weights      weights;
     dinov_provenance   provenance;
     const dinov_proof *proof;
-    char               sha256[DINOV_SHA_HEX + 1], content_id[72];
+    dinov_identity     identity; /* empty until it is found */
     char              *transforms;
     char               notes[NOTES][NOTE];
     size_t             note_count;
@@ -151,46 +150,6 @@ static void note_compat(dinov_import *in, const dinov_recognise_options *options
          (long long)(in->weights.model.grid_w * in->weights.model.patch), compat == DINOV_COMPAT_HF ? "hf" : "timm");
 }
 
-/* The file's digest and the tensors' id read the same bytes twice: side by side. */
-struct identity {
-    dinov_import *in;
-    dinov_status  status[2];
-    dinov_error   err[2];
-};
-
-static void identify_one(void *arg, int64_t which, int worker)
-{
-    struct identity *i  = arg;
-    dinov_import    *in = i->in;
-    (void)worker;
-    if (which == 0) {
-        i->status[0] = dinov_content_id(in->content_id, in->weights.tensors, in->weights.count, 1, &i->err[0]);
-    } else {
-        dinov_sha256 sha;
-        i->status[1] = dinov_sha256_init(&sha, &i->err[1]);
-        if (i->status[1] != DINOV_OK) return;
-        dinov_sha256_add(&sha, in->source.map.data, in->source.map.size);
-        dinov_sha256_done(&sha, in->sha256);
-    }
-}
-
-static dinov_status identify(dinov_import *in, int threads, dinov_error *err)
-{
-    struct identity i    = {.in = in};
-    bool            file = in->source.layout != DINOV_LAYOUT_SHARDS; /* an index is not the weights */
-    dinov_pool     *pool = NULL;
-    if (threads != 1 && file) DINOV_TRY(dinov_pool_new(&pool, 2, err));
-    dinov_pool_run(pool, 1 + file, identify_one, &i);
-    dinov_pool_free(&pool);
-    for (int k = 0; k < 2; k++) {
-        if (i.status[k] == DINOV_OK) continue;
-        if (err) *err = i.err[k];
-        return i.status[k];
-    }
-    if (file) in->provenance.source_sha256 = in->sha256;
-    return DINOV_OK;
-}
-
 static dinov_status take_foreign(dinov_import *in, const dinov_import_options *o, dinov_error *err)
 {
     const dinov_reader *s = &in->source;
@@ -221,7 +180,7 @@ static dinov_status take_foreign(dinov_import *in, const dinov_import_options *o
     if (*s->facts.transforms) DINOV_TRY(add_transform(in, s->facts.transforms, err));
     if (s->torch.copied) DINOV_TRY(add_transform(in, "row-major", err));
     if (*in->survey.names.transforms) DINOV_TRY(add_transform(in, in->survey.names.transforms, err));
-    return o->digest ? identify(in, o->threads, err) : DINOV_OK;
+    return DINOV_OK;
 }
 
 static dinov_status set_preset(dinov_import *in, const char *text, dinov_error *err)
@@ -260,6 +219,39 @@ fail:
     return status;
 }
 
+/* ---- What it is, by SHA-256 ---- */
+
+/* The file whose digest the provenance gets: not our own, which says where its weights come from, and not an index of shards,
+ * which is not the weights. */
+static dinov_span source_file(const dinov_import *in)
+{
+    if (in->source.checkpoint || in->source.layout == DINOV_LAYOUT_SHARDS) return (dinov_span){0};
+    return (dinov_span){in->source.map.data, in->source.map.size};
+}
+
+static void take_identity(dinov_import *in, const dinov_identity *found)
+{
+    in->identity = *found;
+    if (*found->source_sha256) in->provenance.source_sha256 = in->identity.source_sha256;
+}
+
+dinov_status dinov_import_identify(dinov_import *in, int threads, dinov_error *err)
+{
+    dinov_identity found;
+    DINOV_TRY(dinov_identity_find(&found, in->weights.tensors, in->weights.count, source_file(in), threads, err));
+    take_identity(in, &found);
+    return DINOV_OK;
+}
+
+dinov_status dinov_import_write(dinov_import *in, const char *path, const dinov_proof *proof, const dinov_write_options *options,
+                                dinov_error *err)
+{
+    dinov_checkpoint_made made = {.source = source_file(in)};
+    DINOV_TRY(dinov_checkpoint_make(path, &in->weights, &in->provenance, proof, options, &made, err));
+    take_identity(in, &made.identity);
+    return DINOV_OK;
+}
+
 void dinov_import_close(dinov_import **import)
 {
     if (!import || !*import) return;
@@ -277,5 +269,8 @@ const char             *dinov_import_note(const dinov_import *import, size_t ind
 {
     return index < import->note_count ? import->notes[index] : NULL;
 }
-const char        *dinov_import_content_id(const dinov_import *import) { return *import->content_id ? import->content_id : NULL; }
+const char *dinov_import_content_id(const dinov_import *import)
+{
+    return *import->identity.content_id ? import->identity.content_id : NULL;
+}
 const dinov_proof *dinov_import_proof(const dinov_import *import) { return import->proof; }

@@ -34,7 +34,6 @@ typedef struct dinov_import_options {
     dinov_recognise_options recognise; /* also override what our own file says of itself */
     int                     threads;   /* 0 (default): all cores */
     int                     unfenced; /* 1: a foreign file is read in this process (default 0: in a confined one, fence.h) */
-    int                     digest;    /* 1: a foreign file gets its content id, and its SHA-256 in the provenance (default 0) */
     const char             *licence;   /* NULL (default): as the source says, or unknown */
     const char             *origin;    /* likewise */
     const char             *preset;    /* dinov_preset_parse; NULL (default): as the source says, or the official eval:224 */
@@ -53,7 +52,12 @@ const dinov_provenance *dinov_import_provenance(const dinov_import *import);
 const dinov_reader     *dinov_import_source(const dinov_import *import);
 /* What its owner should know of how it was read, a sentence each; NULL after the last. */
 const char *dinov_import_note(const dinov_import *import, size_t index);
-/* NULL unless it was asked for (`digest`); our own file has one of its own. */
+/* Finds the content id, and for the provenance the SHA-256 of a foreign file. `threads` 0: all cores. */
+dinov_status dinov_import_identify(dinov_import *import, int threads, dinov_error *err);
+/* The same while a checkpoint is written, as dinov_checkpoint_write does. */
+dinov_status dinov_import_write(dinov_import *import, const char *path, const dinov_proof *proof,
+                                const dinov_write_options *options, dinov_error *err);
+/* NULL until one of these has found it. */
 const char *dinov_import_content_id(const dinov_import *import);
 /* The golden vectors our own file carries, while its model is taken as it says; NULL otherwise. */
 const dinov_proof *dinov_import_proof(const dinov_import *import);

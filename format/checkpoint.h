@@ -18,9 +18,15 @@ struct dinov_checkpoint {
 /* As dinov_checkpoint_open, of a file that is mapped already; takes over `map`. */
 dinov_status dinov_checkpoint_open_map(dinov_checkpoint **out, dinov_map map, const char *name, dinov_error *err);
 
-/* As dinov_checkpoint_write; digest (NULL allowed) becomes that of the header. */
+/* What dinov_checkpoint_make takes and gives beyond dinov_checkpoint_write. */
+typedef struct dinov_checkpoint_made {
+    dinov_span     source;   /* in: the file the weights come from, whose SHA-256 the provenance gets; empty: it says so itself */
+    dinov_identity identity; /* out */
+    dinov_digest   header;   /* out: the digest of the header */
+} dinov_checkpoint_made;
+
 dinov_status dinov_checkpoint_make(const char *path, const dinov_weights *weights, const dinov_provenance *provenance,
-                                   const dinov_proof *proof, const dinov_write_options *options, dinov_digest *digest,
+                                   const dinov_proof *proof, const dinov_write_options *options, dinov_checkpoint_made *made,
                                    dinov_error *err);
 
 #endif

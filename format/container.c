@@ -154,51 +154,70 @@ dinov_status dinov_making_sort(dinov_making *m, const dinov_named_tensor *tensor
     for (size_t i = 0; i < count; i++) {
         m->spans[i].data = m->tensors[i]->tensor.data;
         dinov_tensor_bytes(&m->tensors[i]->tensor, &m->spans[i].size);
+        m->digest_count += dinov_block_count(m->spans[i].size);
     }
+    m->digests = dinov_alloc(m->digest_count, sizeof *m->digests);
+    if (!m->digests) return dinov_fail_nomem(err, where, "digests");
+    memset(m->digests, '0', m->digest_count * sizeof *m->digests);
     return DINOV_OK;
+}
+
+dinov_status dinov_making_start(dinov_making *m, const dinov_text *zeros, const char *path, int overwrite, int threads,
+                                const dinov_json *at, dinov_error *err)
+{
+    dinov_status status;
+    dinov_text   header = {0};
+
+    DINOV_TRY_GOTO(dinov_header_build(&header, zeros, m->tensors, m->count, at, err));
+    DINOV_TRY_GOTO(dinov_out_open(&m->out, path, overwrite, err));
+    DINOV_TRY_GOTO(dinov_out_write(m->out, header.data, header.size, err));
+    m->header_size = header.size;
+    if (threads != 1)
+        dinov_out_write_behind(m->out, m->spans, m->count);
+    else
+        for (size_t i = 0; i < m->count; i++) DINOV_TRY_GOTO(dinov_out_write(m->out, m->spans[i].data, m->spans[i].size, err));
+fail:
+    dinov_text_clear(&header);
+    return status;
 }
 
 dinov_status dinov_making_digest(dinov_making *m, int threads, const char *where, dinov_error *err)
 {
     dinov_status status;
+    size_t       count;
     dinov_block *blocks = NULL;
     dinov_pool  *pool   = NULL;
 
-    DINOV_TRY_GOTO(dinov_blocks_cut(&blocks, &m->digest_count, m->spans, m->count, where, err));
-    m->digests = dinov_alloc(m->digest_count, sizeof *m->digests);
-    if (!m->digests) {
-        status = dinov_fail_nomem(err, where, "digests");
-        goto fail;
-    }
+    DINOV_TRY_GOTO(dinov_blocks_cut(&blocks, &count, m->spans, m->count, where, err));
+    DINOV_ASSERT(count == m->digest_count);
     DINOV_TRY_GOTO(dinov_pool_new(&pool, threads, err));
-    dinov_blocks_digest(m->digests, blocks, m->digest_count, pool);
+    dinov_blocks_digest(m->digests, blocks, count, pool);
 fail:
     dinov_pool_free(&pool);
     dinov_free(blocks);
     return status;
 }
 
-dinov_status dinov_making_write(const dinov_making *m, const dinov_text *json, const char *path, int overwrite,
-                                dinov_digest *digest, const dinov_json *at, dinov_error *err)
+dinov_status dinov_making_finish(dinov_making *m, const dinov_text *json, dinov_digest *digest, const dinov_json *at,
+                                 dinov_error *err)
 {
     dinov_status status;
     dinov_text   header = {0};
-    dinov_out   *out    = NULL;
 
     DINOV_TRY_GOTO(dinov_header_build(&header, json, m->tensors, m->count, at, err));
-    DINOV_TRY_GOTO(dinov_out_open(&out, path, overwrite, err));
-    DINOV_TRY_GOTO(dinov_out_write(out, header.data, header.size, err));
-    for (size_t i = 0; i < m->count; i++) DINOV_TRY_GOTO(dinov_out_write(out, m->spans[i].data, m->spans[i].size, err));
-    DINOV_TRY_GOTO(dinov_out_commit(&out, err));
+    DINOV_ASSERT(header.size == m->header_size);
+    DINOV_TRY_GOTO(dinov_out_settle(m->out, err));
+    DINOV_TRY_GOTO(dinov_out_patch(m->out, 0, header.data, header.size, err));
+    DINOV_TRY_GOTO(dinov_out_commit(&m->out, err));
     if (digest) memcpy(digest->hex, header.data + DINOV_CK_DIGEST_AT, sizeof digest->hex);
 fail:
-    dinov_out_abort(&out);
     dinov_text_clear(&header);
     return status;
 }
 
 void dinov_making_clear(dinov_making *m)
 {
+    dinov_out_abort(&m->out);
     dinov_free(m->digests);
     dinov_free(m->spans);
     dinov_free(m->tensors);

@@ -47,17 +47,24 @@ typedef struct dinov_making {
     const dinov_named_tensor **tensors;
     dinov_span                *spans;
     size_t                     count;
-    dinov_digest              *digests; /* NULL until dinov_making_digest */
+    dinov_digest              *digests; /* the digit 0 until dinov_making_digest */
     size_t                     digest_count;
+    dinov_out                 *out; /* once it is started */
+    size_t                     header_size;
 } dinov_making; /* starts as {0} */
 
 /* Sorts. ERR_SHAPE (table.h), ERR_NOMEM; to be cleared in any case. */
 dinov_status dinov_making_sort(dinov_making *making, const dinov_named_tensor *tensors, size_t count, const char *where,
                                dinov_error *err);
+/* The tensors are written while what the document says of them is still being found out: digests have a known length, so a document
+ * with zeros for them tells where the data begin. With threads 1 they are written before it returns, else by one thread more. */
+dinov_status dinov_making_start(dinov_making *making, const dinov_text *zeros, const char *path, int overwrite, int threads,
+                                const dinov_json *at, dinov_error *err);
 dinov_status dinov_making_digest(dinov_making *making, int threads, const char *where, dinov_error *err);
-/* The file, durably and whole or not at all. digest (NULL allowed) becomes that of the header. */
-dinov_status dinov_making_write(const dinov_making *making, const dinov_text *json, const char *path, int overwrite,
-                                dinov_digest *digest, const dinov_json *at, dinov_error *err);
-void         dinov_making_clear(dinov_making *making);
+/* The file, durably and whole or not at all, under the document as it is now. digest (NULL allowed) becomes that of the header. */
+dinov_status dinov_making_finish(dinov_making *making, const dinov_text *json, dinov_digest *digest, const dinov_json *at,
+                                 dinov_error *err);
+/* Leaves no file behind unless it is finished. */
+void dinov_making_clear(dinov_making *making);
 
 #endif

@@ -6,6 +6,7 @@
 #ifndef DINOV_FORMAT_DIGEST_H
 #define DINOV_FORMAT_DIGEST_H
 
+#include "base/bytes.h"
 #include "base/pool.h"
 #include "format/json.h"
 #include "format/layout.h"
@@ -19,11 +20,6 @@ typedef struct dinov_block {
     size_t         size; /* 1..DINOV_CK_BLOCK */
     size_t         tensor;
 } dinov_block;
-
-typedef struct dinov_span {
-    const uint8_t *data;
-    uint64_t       size;
-} dinov_span;
 
 /* Blocks that `bytes` of one tensor make. */
 uint64_t dinov_block_count(uint64_t bytes);

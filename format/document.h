@@ -9,8 +9,7 @@
 #include "base/text.h"
 #include "dinov/format.h"
 #include "format/digest.h"
-
-enum { DINOV_CK_ID = 72 }; /* "sha256:", 64 digits, terminator */
+#include "format/identity.h"
 
 /* Views only. A parsed document points into storage of its dinov_document_store. */
 typedef struct dinov_document {

@@ -1,14 +1,14 @@
-/* SPDX-License-Identifier: Apache-2.0
- *
- * The content id: what the tensors are, whatever file they lie in (spec/checkpoint.md 7.1).
- */
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "format/identity.h"
+
 #include "base/alloc.h"
 #include "base/dtype.h"
-#include "base/hash.h"
 #include "base/pool.h"
 #include "format/table.h"
 
 #include <stdio.h>
+
+/* ---- The content id: what the tensors are, whatever file they lie in ---- */
 
 struct hashed {
     const dinov_named_tensor *tensor;
@@ -90,4 +90,58 @@ fail:
     dinov_free(sorted);
     dinov_free(hashed);
     return status;
+}
+
+/* ---- With the file they come from ---- */
+
+void dinov_identity_zeros(dinov_identity *out, bool source)
+{
+    snprintf(out->content_id, sizeof out->content_id, "sha256:%0*d", DINOV_SHA_HEX, 0);
+    *out->source_sha256 = '\0';
+    if (source) snprintf(out->source_sha256, sizeof out->source_sha256, "%0*d", DINOV_SHA_HEX, 0);
+}
+
+struct finding {
+    dinov_identity           *out;
+    const dinov_named_tensor *tensors;
+    size_t                    count;
+    dinov_span                source;
+    dinov_status              status[2];
+    dinov_error               err[2];
+};
+
+static dinov_status hash_source(char out[DINOV_SHA_HEX + 1], dinov_span source, dinov_error *err)
+{
+    dinov_sha256 sha;
+    DINOV_TRY(dinov_sha256_init(&sha, err));
+    dinov_sha256_add(&sha, source.data, source.size);
+    dinov_sha256_done(&sha, out);
+    return DINOV_OK;
+}
+
+static void find_one(void *arg, int64_t which, int worker)
+{
+    struct finding *f = arg;
+    (void)worker;
+    f->status[which] = which == 0 ? dinov_content_id(f->out->content_id, f->tensors, f->count, 1, &f->err[0])
+                                  : hash_source(f->out->source_sha256, f->source, &f->err[1]);
+}
+
+dinov_status dinov_identity_find(dinov_identity *out, const dinov_named_tensor *tensors, size_t count, dinov_span source,
+                                 int threads, dinov_error *err)
+{
+    struct finding f    = {.out = out, .tensors = tensors, .count = count, .source = source};
+    dinov_pool    *pool = NULL;
+
+    *out = (dinov_identity){0};
+    if (source.size == 0) return dinov_content_id(out->content_id, tensors, count, threads, err);
+    if (threads != 1) DINOV_TRY(dinov_pool_new(&pool, 2, err));
+    dinov_pool_run(pool, 2, find_one, &f);
+    dinov_pool_free(&pool);
+    for (int i = 0; i < 2; i++) {
+        if (f.status[i] == DINOV_OK) continue;
+        if (err) *err = f.err[i];
+        return f.status[i];
+    }
+    return DINOV_OK;
 }

@@ -118,9 +118,12 @@ dinov_status dinov_state_write(const char *path, const dinov_state_info *info, c
     DINOV_ASSERT(legal(info));
     dinov_escape(where, sizeof where, path, strlen(path));
     DINOV_TRY_GOTO(dinov_making_sort(&making, tensors, count, where, err));
-    DINOV_TRY_GOTO(dinov_making_digest(&making, threads, where, err));
     dinov_state_document(&json, info, making.digests, making.digest_count);
-    DINOV_TRY_GOTO(dinov_making_write(&making, &json, path, 0, digest, &at, err));
+    DINOV_TRY_GOTO(dinov_making_start(&making, &json, path, 0, threads, &at, err));
+    DINOV_TRY_GOTO(dinov_making_digest(&making, threads, where, err));
+    dinov_text_clear(&json);
+    dinov_state_document(&json, info, making.digests, making.digest_count);
+    DINOV_TRY_GOTO(dinov_making_finish(&making, &json, digest, &at, err));
 fail:
     dinov_text_clear(&json);
     dinov_making_clear(&making);

@@ -2,7 +2,6 @@
 #include "format/checkpoint.h"
 #include "format/params.h"
 
-#include <stdio.h>
 #include <string.h>
 
 /* Absent texts are empty ones. */
@@ -21,8 +20,14 @@ static void describe(dinov_document *doc, const dinov_weights *weights, const di
     };
 }
 
+static void identify(dinov_document *doc, const dinov_identity *identity)
+{
+    memcpy(doc->content_id, identity->content_id, sizeof doc->content_id);
+    if (*identity->source_sha256) doc->provenance.source_sha256 = identity->source_sha256;
+}
+
 dinov_status dinov_checkpoint_make(const char *path, const dinov_weights *weights, const dinov_provenance *provenance,
-                                   const dinov_proof *proof, const dinov_write_options *options, dinov_digest *digest,
+                                   const dinov_proof *proof, const dinov_write_options *options, dinov_checkpoint_made *made,
                                    dinov_error *err)
 {
     const dinov_write_options defaults = {0};
@@ -39,15 +44,19 @@ dinov_status dinov_checkpoint_make(const char *path, const dinov_weights *weight
     DINOV_TRY_GOTO(dinov_document_check(&doc, where, err));
     DINOV_TRY_GOTO(dinov_making_sort(&making, weights->tensors, weights->count, where, err));
     DINOV_TRY_GOTO(dinov_weights_check(weights, where, err));
-    if (options->content_id)
-        snprintf(doc.content_id, sizeof doc.content_id, "%s", options->content_id);
-    else
-        DINOV_TRY_GOTO(dinov_content_id(doc.content_id, weights->tensors, weights->count, options->threads, err));
-    DINOV_TRY_GOTO(dinov_making_digest(&making, options->threads, where, err));
     doc.digests      = making.digests;
     doc.digest_count = making.digest_count;
+    dinov_identity_zeros(&made->identity, made->source.size > 0);
+    identify(&doc, &made->identity);
     dinov_document_build(&json, &doc);
-    DINOV_TRY_GOTO(dinov_making_write(&making, &json, path, options->overwrite, digest, &at, err));
+    DINOV_TRY_GOTO(dinov_making_start(&making, &json, path, options->overwrite, options->threads, &at, err));
+
+    DINOV_TRY_GOTO(dinov_identity_find(&made->identity, weights->tensors, weights->count, made->source, options->threads, err));
+    DINOV_TRY_GOTO(dinov_making_digest(&making, options->threads, where, err));
+    identify(&doc, &made->identity);
+    dinov_text_clear(&json);
+    dinov_document_build(&json, &doc);
+    DINOV_TRY_GOTO(dinov_making_finish(&making, &json, &made->header, &at, err));
 fail:
     dinov_text_clear(&json);
     dinov_making_clear(&making);
@@ -57,5 +66,6 @@ fail:
 dinov_status dinov_checkpoint_write(const char *path, const dinov_weights *weights, const dinov_provenance *provenance,
                                     const dinov_proof *proof, const dinov_write_options *options, dinov_error *err)
 {
-    return dinov_checkpoint_make(path, weights, provenance, proof, options, NULL, err);
+    dinov_checkpoint_made made = {0};
+    return dinov_checkpoint_make(path, weights, provenance, proof, options, &made, err);
 }

@@ -356,12 +356,13 @@ static void prune(dinov_run *run)
 static dinov_status write_backbone(const struct save *save, const dinov_weights *weights, const char *path,
                                    dinov_manifest_file *file, dinov_error *err)
 {
-    char          origin[64];
-    dinov_error   why;
-    dinov_engine *engine = NULL;
-    dinov_proof   proof  = {0};
-    dinov_golden  cases[DINOV_GOLDEN_CASES];
-    bool          floats = save->state.real_size == sizeof(float);
+    char                  origin[64];
+    dinov_error           why;
+    dinov_engine         *engine = NULL;
+    dinov_proof           proof  = {0};
+    dinov_checkpoint_made made   = {0};
+    dinov_golden          cases[DINOV_GOLDEN_CASES];
+    bool                  floats = save->state.real_size == sizeof(float);
 
     dinov_engine_options how        = {.threads = save->threads, .isa = floats ? save->isa : NULL};
     dinov_write_options  options    = {.threads = save->threads};
@@ -373,10 +374,11 @@ static dinov_status write_backbone(const struct save *save, const dinov_weights 
     dinov_engine_close(&engine);
     /* A state is worth keeping also when the model of this moment computes nonsense. */
     if (status == DINOV_OK || status == DINOV_ERR_CORRUPT)
-        status = dinov_checkpoint_make(path, weights, &provenance, &proof, &options, &file->header, err);
+        status = dinov_checkpoint_make(path, weights, &provenance, &proof, &options, &made, err);
     else if (err)
         *err = why;
     dinov_engine_free_proof(&proof);
+    file->header = made.header;
     return status;
 }
 

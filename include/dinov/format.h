@@ -143,9 +143,8 @@ dinov_status dinov_checkpoint_verify_id(const dinov_checkpoint *ckpt, int thread
 /* ---- Writing ---- */
 
 typedef struct dinov_write_options {
-    int threads;   /* for digests (default 0: all cores) */
+    int threads;   /* for digests (default 0: all cores); unless it is 1, one more copies to the file meanwhile */
     int overwrite; /* 1: an existing file is replaced (default 0: refused) */
-    const char *content_id; /* what dinov_content_id gave for these tensors (default NULL: it is computed) */
 } dinov_write_options;
 
 /*

@@ -348,9 +348,10 @@ class Convert(Case):
         self.convert(self.put("bad", pth_of(model(depth=1))[:-1]), "--dry-run", code=2, error="ZIP-END")
 
     def test_same_bytes_again(self):
-        for n, args in enumerate((["-t", "1"], ["-t", "2"], ["-t", "3"])):
-            self.convert(self.input, "-o", self.path("out%d" % n), *args)
-            self.assertTrue(self.get("out%d" % n) == self.get("out0"))
+        for check in ([], ["--no-check"]):
+            for threads in "123":
+                self.convert(self.input, "-o", self.path("out" + threads), "-f", "-t", threads, *check)
+                self.assertTrue(self.get("out" + threads) == self.get("out1"))
 
     def test_no_check(self):
         done = self.convert(self.input, "-o", self.path("out"))

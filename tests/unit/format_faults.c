@@ -149,7 +149,7 @@ static void file_size_limit(void **state)
         dinov_error         e = {0};
         const struct rlimit small = {limit, old.rlim_max};
         setrlimit(RLIMIT_FSIZE, &small);
-        dinov_status status = write_it(1, &e);
+        dinov_status status = write_it(1 + (int)(limit % 2), &e);
         setrlimit(RLIMIT_FSIZE, &old);
         assert_int_equal(status, DINOV_ERR_IO);
         assert_string_equal(e.code, "IO-WRITE");
@@ -167,22 +167,23 @@ static void no_space(void **state)
         if (unshare(CLONE_NEWNS) != 0 && unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0) _exit(77);
         if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) _exit(77);
         int failed = 0;
-        for (int kib = 4; kib <= 32; kib += 4) {
+        for (int i = 2; i < 18; i++) {
+            const int kib = i / 2 * 4, threads = 1 + i % 2;
             snprintf(data, sizeof data, "size=%dk", kib);
             if (mount("dinov", folder, "tmpfs", 0, data) != 0) _exit(77);
             dinov_error  e      = {0};
-            dinov_status status = write_it(1, &e);
+            dinov_status status = write_it(threads, &e);
             int          files  = entries(folder, 0);
             if (status == DINOV_OK ? files != 1 || read_it(1, NULL) != DINOV_OK
                                    : status != DINOV_ERR_IO || files != 0) {
-                snprintf(kept, sizeof kept, "%d KiB: status %d, %d files", kib, status, files);
+                snprintf(kept, sizeof kept, "%d KiB, %d threads: status %d, %d files", kib, threads, status, files);
                 puts(kept);
                 _exit(1);
             }
             failed += status != DINOV_OK;
             umount(folder);
         }
-        _exit(failed > 0 && failed < 8 ? 0 : 2); /* both kinds were met */
+        _exit(failed > 0 && failed < 16 && failed % 2 == 0 ? 0 : 2); /* both kinds were met */
     }
     int how;
     waitpid(child, &how, 0);
@@ -201,7 +202,7 @@ static void killed(void **state)
     (void)state;
     for (int i = 0; i < 60; i++) {
         pid_t child = fork();
-        if (child == 0) _exit(write_it(1, NULL) == DINOV_OK ? 0 : 1);
+        if (child == 0) _exit(write_it(1 + i % 2, NULL) == DINOV_OK ? 0 : 1);
         usleep((useconds_t)(i * 40));
         kill(child, SIGKILL);
         waitpid(child, NULL, 0);

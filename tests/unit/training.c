@@ -92,7 +92,9 @@ static dinov_status write_files(const char *folder, dinov_manifest *manifest, di
     for (int64_t part = -1; part < parts; part++) {
         print(path, "%s/%s", folder, dinov_manifest_file_name(name, (size_t)(part + 1)));
         if (part < 0) {
-            DINOV_TRY(dinov_checkpoint_make(path, &tiny.weights, &tiny.provenance, &tiny.proof, &options, &files[0].header, err));
+            dinov_checkpoint_made made = {0};
+            DINOV_TRY(dinov_checkpoint_make(path, &tiny.weights, &tiny.provenance, &tiny.proof, &options, &made, err));
+            files[0].header = made.header;
         } else {
             dinov_state_info info = {manifest->iteration, part, parts};
             size_t           first, count;
