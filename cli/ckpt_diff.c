@@ -7,6 +7,7 @@
 #include "base/dtype.h"
 #include "base/file.h"
 #include "cli/ckpt.h"
+#include "cli/model.h"
 #include "convert/compare.h"
 #include "convert/import.h"
 #include "convert/onnx/golden.h"
@@ -32,11 +33,12 @@ struct side {
     size_t                    count;
 };
 
-static dinov_status open_side(struct side *s, const char *path, dinov_error *err)
+static dinov_status open_side(const dinov_tool *tool, struct side *s, const char *path, dinov_error *err)
 {
     const dinov_reader_options how = {.threads = (int)threads, .unfenced = no_fence};
     *s                             = (struct side){.where = path};
     DINOV_TRY(dinov_reader_open(&s->source, path, &how, err));
+    dinov_tool_note_fence(tool, &s->source);
     s->where   = s->source.where;
     s->tensors = s->source.tensors;
     s->count   = s->source.count;
@@ -271,8 +273,8 @@ static int diff_files(const dinov_tool *tool, char **argv)
 {
     struct side  a = {.where = NULL}, b = {.where = NULL};
     dinov_error  err;
-    dinov_status status = open_side(&a, argv[0], &err);
-    if (status == DINOV_OK) status = open_side(&b, argv[1], &err);
+    dinov_status status = open_side(tool, &a, argv[0], &err);
+    if (status == DINOV_OK) status = open_side(tool, &b, argv[1], &err);
     if (status == DINOV_OK) status = match_names(&a, &b, &err);
     int code = status == DINOV_OK ? diff_weights(tool, &a, &b) : dinov_tool_fail(tool, &err);
     close_side(&a);
@@ -287,6 +289,8 @@ static int diff_models(const dinov_tool *tool, char **argv)
     dinov_error                err;
     dinov_status               status = dinov_import_open(&a, argv[0], &how, &err);
     if (status == DINOV_OK) status = dinov_import_open(&b, argv[1], &how, &err);
+    if (status == DINOV_OK) dinov_tool_note_fence(tool, dinov_import_source(a));
+    if (status == DINOV_OK) dinov_tool_note_fence(tool, dinov_import_source(b));
     int code = status == DINOV_OK ? diff_outputs(tool, a, b) : dinov_tool_fail(tool, &err);
     dinov_import_close(&a);
     dinov_import_close(&b);

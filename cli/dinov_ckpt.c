@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/dtype.h"
 #include "cli/ckpt.h"
+#include "cli/model.h"
 #include "convert/import.h"
 #include "dinov/infer.h"
 #include "format/params.h"
@@ -33,10 +34,12 @@ static int64_t threads, heads;
         0, "heads", DINOV_OPT_INT, &heads, "N", "attention heads (default 0: width / 64)", 0, 4096, true                           \
     }
 
-static dinov_status open_reader(dinov_reader *reader, const char *path, dinov_error *err)
+static dinov_status open_reader(const dinov_tool *tool, dinov_reader *reader, const char *path, dinov_error *err)
 {
     const dinov_reader_options how = {.threads = (int)threads, .unfenced = no_fence};
-    return dinov_reader_open(reader, path, &how, err);
+    DINOV_TRY(dinov_reader_open(reader, path, &how, err));
+    dinov_tool_note_fence(tool, reader);
+    return DINOV_OK;
 }
 
 static uint64_t bytes_of(const dinov_tensor *t)
@@ -76,11 +79,11 @@ struct view {
     dinov_error             why; /* not recognised */
 };
 
-static dinov_status open_view(struct view *v, const char *path, dinov_error *err)
+static dinov_status open_view(const dinov_tool *tool, struct view *v, const char *path, dinov_error *err)
 {
     const dinov_recognise_options how = {.heads = heads};
     *v                                = (struct view){0};
-    dinov_status status               = open_reader(&v->source, path, err);
+    dinov_status status               = open_reader(tool, &v->source, path, err);
     if (status != DINOV_OK) {
         dinov_reader_close(&v->source);
         return status;
@@ -217,7 +220,7 @@ static int run_show(const dinov_tool *tool, int argc, char **argv)
     struct view v;
     dinov_error err;
     if (argc != 1) return dinov_tool_usage(tool, "expected one file, found %d", argc);
-    if (open_view(&v, argv[0], &err) != DINOV_OK) return dinov_tool_fail(tool, &err);
+    if (open_view(tool, &v, argv[0], &err) != DINOV_OK) return dinov_tool_fail(tool, &err);
     int code = DINOV_EXIT_OK;
     if (v.source.rewritten)
         dinov_tool_note(tool, "%s: was a dinov checkpoint and was written again by another tool, or is damaged", v.source.where);
@@ -328,7 +331,7 @@ static int run_explain(const dinov_tool *tool, int argc, char **argv)
     dinov_error                   err, why;
 
     if (argc != 1) return dinov_tool_usage(tool, "expected one file, found %d", argc);
-    dinov_status status = open_reader(&s, argv[0], &err);
+    dinov_status status = open_reader(tool, &s, argv[0], &err);
     if (status == DINOV_OK) {
         dinov_status found = dinov_survey_make(&survey, &s, &how, &why);
         if (survey.names.fate) status = explain_against(&s, &survey, &missing, &leftover, &err);
@@ -439,10 +442,10 @@ static dinov_status verify_training(const dinov_tool *tool, const char *which, d
     return status;
 }
 
-static dinov_status verify_file(const char *path, dinov_error *err)
+static dinov_status verify_file(const dinov_tool *tool, const char *path, dinov_error *err)
 {
     dinov_reader s;
-    dinov_status status = open_reader(&s, path, err);
+    dinov_status status = open_reader(tool, &s, path, err);
     if (status == DINOV_OK) status = verify_source(&s, err);
     dinov_reader_close(&s);
     return status;
@@ -453,7 +456,7 @@ static int run_verify(const dinov_tool *tool, int argc, char **argv)
     dinov_error err;
     if (argc != 1) return dinov_tool_usage(tool, "expected one file or run, found %d", argc);
     dinov_status status = dinov_tool_is_run(argv[0]) && !dinov_hf_is_folder(argv[0]) ? verify_training(tool, argv[0], &err)
-                                                                                     : verify_file(argv[0], &err);
+                                                                                     : verify_file(tool, argv[0], &err);
     int          code   = dinov_tool_flush(tool);
     return status == DINOV_OK ? code : dinov_tool_fail(tool, &err);
 }

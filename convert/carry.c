@@ -91,6 +91,14 @@ void dinov_carry_wanted(dinov_text *out, const char *name)
     put_string(out, name);
 }
 
+void dinov_carry_beside(dinov_text *out, const dinov_hf_beside *beside)
+{
+    put32(out, DINOV_CARRIED_BESIDE);
+    dinov_text_add(out, &beside->config, sizeof beside->config);
+    put32(out, beside->said);
+    dinov_text_add(out, &beside->preprocess, sizeof beside->preprocess);
+}
+
 /* ---- Taking ---- */
 
 /* A string of printable UTF-8 with room for its end. */
@@ -112,15 +120,19 @@ static bool printable(const char *text, size_t room)
     return end && dinov_text_printable(text, (size_t)(end - text));
 }
 
+static bool preprocess_sound(const dinov_preprocess *p)
+{
+    bool ok = printable(p->preset, sizeof p->preset);
+    for (int i = 0; i < 3; i++) ok = ok && isfinite((double)p->mean[i]) && isfinite((double)p->std[i]) && p->std[i] > 0;
+    return ok;
+}
+
 static bool facts_sound(const dinov_facts *f)
 {
     bool ok = f->heads >= 0 && f->heads <= 1 << 20 && isfinite(f->ln_eps) && f->ln_eps >= 0 && flag(f->has_interp) &&
               flag(f->has_preprocess) && printable(f->transforms, sizeof f->transforms);
     if (f->has_interp) ok = ok && f->interp.offset >= 0 && f->interp.offset < 1 && flag(f->interp.antialias);
-    if (!f->has_preprocess) return ok;
-    for (int i = 0; i < 3; i++)
-        ok = ok && isfinite((double)f->preprocess.mean[i]) && isfinite((double)f->preprocess.std[i]) && f->preprocess.std[i] > 0;
-    return ok && printable(f->preprocess.preset, sizeof f->preprocess.preset);
+    return ok && (!f->has_preprocess || preprocess_sound(&f->preprocess));
 }
 
 static dinov_status take_tensor(dinov_cursor *c, dinov_reader *reader, const dinov_region *regions, size_t count, bool *sound,
@@ -145,12 +157,12 @@ static dinov_status take_tensor(dinov_cursor *c, dinov_reader *reader, const din
     return dinov_tensors_add(&reader->plain, (const char *)name, size, &tensor, reader->where, err);
 }
 
-static dinov_status unsound(const dinov_reader *reader, const char *what, dinov_error *err)
+static dinov_status unsound(const char *where, const char *what, dinov_error *err)
 {
     return dinov_fail(err, DINOV_ERR_INTERNAL, "FENCE-ANSWER",
                       "%s: the process that reads it answered with %s that cannot be: this is a bug, or the file is an attack; "
                       "please report it",
-                      reader->where, what);
+                      where, what);
 }
 
 /* Readers refuse a name twice; this one is not believed. */
@@ -162,7 +174,7 @@ static dinov_status check_unique(const dinov_reader *reader, dinov_error *err)
     if (!sorted) return dinov_fail_nomem(err, reader->where, "the list of tensors");
     for (size_t i = 1; i < list->count; i++) twice = twice || strcmp(sorted[i - 1]->name, sorted[i]->name) == 0;
     dinov_free(sorted);
-    return twice ? unsound(reader, "a name twice", err) : DINOV_OK;
+    return twice ? unsound(reader->where, "a name twice", err) : DINOV_OK;
 }
 
 static dinov_status take_reader(dinov_cursor *c, dinov_reader *reader, const dinov_region *regions, size_t count, dinov_error *err)
@@ -173,20 +185,21 @@ static dinov_status take_reader(dinov_cursor *c, dinov_reader *reader, const din
     uint32_t       no_crc = dinov_cursor_le32(c);
     uint64_t       total  = dinov_cursor_le64(c);
 
-    if (c->failed || layout != (uint32_t)reader->layout || no_crc > 1 || copied > total) return unsound(reader, "notes", err);
+    if (c->failed || layout != (uint32_t)reader->layout || no_crc > 1 || copied > total)
+        return unsound(reader->where, "notes", err);
     memcpy(&reader->facts, facts, sizeof reader->facts);
-    if (!facts_sound(&reader->facts)) return unsound(reader, "facts", err);
+    if (!facts_sound(&reader->facts)) return unsound(reader->where, "facts", err);
     reader->torch = (dinov_torch_notes){.copied = copied, .no_crc = no_crc};
     for (uint64_t i = 0; i < total; i++) {
         bool sound;
         DINOV_TRY(take_tensor(c, reader, regions, count, &sound, err));
-        if (!sound) return unsound(reader, "a tensor", err);
+        if (!sound) return unsound(reader->where, "a tensor", err);
     }
-    if (dinov_cursor_left(c) != 0) return unsound(reader, "more bytes", err);
+    if (dinov_cursor_left(c) != 0) return unsound(reader->where, "more bytes", err);
     return check_unique(reader, err);
 }
 
-static dinov_status take_error(dinov_cursor *c, const dinov_reader *reader, dinov_error *err)
+static dinov_status take_error(dinov_cursor *c, const char *where, dinov_error *err)
 {
     dinov_error why = {.status = (dinov_status)(int32_t)dinov_cursor_le32(c)};
     bool ok = take_string(c, why.code, sizeof why.code) && take_string(c, why.msg, sizeof why.msg) && dinov_cursor_left(c) == 0;
@@ -198,7 +211,7 @@ static dinov_status take_error(dinov_cursor *c, const dinov_reader *reader, dino
     default:
         ok = false;
     }
-    if (!ok || why.status == DINOV_OK || !why.code[0] || !why.msg[0]) return unsound(reader, "an error", err);
+    if (!ok || why.status == DINOV_OK || !why.code[0] || !why.msg[0]) return unsound(where, "an error", err);
     if (err) *err = why;
     return why.status;
 }
@@ -212,10 +225,40 @@ dinov_status dinov_carry_take(dinov_carried *what, dinov_reader *reader, char na
     case DINOV_CARRIED_READER:
         return take_reader(&c, reader, regions, count, err);
     case DINOV_CARRIED_ERROR:
-        return take_error(&c, reader, err);
+        return take_error(&c, reader->where, err);
     case DINOV_CARRIED_WANTED:
         if (take_string(&c, name, DINOV_FILES_NAME + 1) && name[0] && dinov_cursor_left(&c) == 0) return DINOV_OK;
-        return unsound(reader, "a file's name", err);
+        return unsound(reader->where, "a file's name", err);
+    case DINOV_CARRIED_BESIDE:
+        break;
     }
-    return unsound(reader, "something", err);
+    return unsound(reader->where, "something", err);
+}
+
+static bool config_sound(const dinov_hf_config *c)
+{
+    const int64_t sizes[] = {c->dim, c->depth, c->heads, c->patch, c->image, c->channels, c->registers};
+    bool          ok      = isfinite(c->ln_eps) && c->ln_eps >= 0;
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) ok = ok && sizes[i] >= 0 && sizes[i] <= 1 << 20;
+    return ok;
+}
+
+dinov_status dinov_carry_take_beside(dinov_hf_beside *out, const void *answer, size_t size, const char *where, dinov_error *err)
+{
+    dinov_cursor c    = dinov_cursor_make(answer, size);
+    uint32_t     what = dinov_cursor_le32(&c);
+    if (what == DINOV_CARRIED_ERROR) return take_error(&c, where, err);
+    const uint8_t   *config     = dinov_cursor_take(&c, sizeof out->config);
+    uint32_t         said       = dinov_cursor_le32(&c);
+    const uint8_t   *preprocess = dinov_cursor_take(&c, sizeof out->preprocess);
+    dinov_hf_config  numbers    = {0};
+    dinov_preprocess input      = {.preset = ""};
+    if (c.failed || what != DINOV_CARRIED_BESIDE || said > 1 || dinov_cursor_left(&c) != 0) return unsound(where, "something", err);
+    memcpy(&numbers, config, sizeof numbers);
+    memcpy(&input, preprocess, sizeof input);
+    if (!config_sound(&numbers) || (said && !preprocess_sound(&input))) return unsound(where, "numbers", err);
+    out->config     = numbers;
+    out->said       = said;
+    out->preprocess = input;
+    return DINOV_OK;
 }

@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "convert/carry.h"
 #include "convert/safetensors.h"
 
 #include <stdio.h>
@@ -150,6 +151,8 @@ void dinov_shards_clear(dinov_shards *s)
 
 /* ---- The documents beside ---- */
 
+enum { MEMORY = 256 << 20 }; /* bytes that parsing two of them takes at most, with room to spare */
+
 /* *out is the document's text (dinov_free), or NULL when there is no such file. */
 static dinov_status read_beside(void **out, size_t *size, char *where, size_t where_size, const char *path, const char *name,
                                 dinov_error *err)
@@ -163,23 +166,53 @@ static dinov_status read_beside(void **out, size_t *size, char *where, size_t wh
     return status;
 }
 
-dinov_status dinov_hf_beside_read(dinov_hf_beside *out, const char *path, dinov_error *err)
+struct documents {
+    dinov_hf_beside *out;
+    void            *config, *preprocess; /* NULL: not there */
+    size_t           config_size, preprocess_size;
+    char             where[sizeof((dinov_hf_beside *)0)->where]; /* preprocessor_config.json */
+};
+
+static dinov_status parse(const struct documents *d, dinov_error *err)
 {
-    void        *json;
-    size_t       size;
-    char         where[sizeof out->where];
-    dinov_status status = DINOV_OK;
+    dinov_hf_beside *out = d->out;
+    if (d->config) DINOV_TRY(dinov_hf_config_read(&out->config, d->config, d->config_size, out->where, err));
+    if (!d->preprocess) return DINOV_OK;
+    return dinov_hf_preprocess_read(&out->preprocess, &out->said, d->preprocess, d->preprocess_size, d->where, err);
+}
 
-    *out = (dinov_hf_beside){0};
-    DINOV_TRY(read_beside(&json, &size, out->where, sizeof out->where, path, "config.json", err));
-    out->has_config = json != NULL;
-    if (json) status = dinov_hf_config_read(&out->config, json, size, out->where, err);
-    dinov_free(json);
-    DINOV_TRY(status);
+static void parse_confined(void *arg, dinov_text *answer)
+{
+    const struct documents *d = arg;
+    dinov_error             why;
+    if (parse(d, &why) == DINOV_OK)
+        dinov_carry_beside(answer, d->out);
+    else
+        dinov_carry_error(answer, &why);
+}
 
-    DINOV_TRY(read_beside(&json, &size, where, sizeof where, path, "preprocessor_config.json", err));
-    out->has_preprocess = json != NULL;
-    if (json) status = dinov_hf_preprocess_read(&out->preprocess, &out->said, json, size, where, err);
-    dinov_free(json);
+static dinov_status parse_fenced(struct documents *d, dinov_fence *fence, dinov_error *err)
+{
+    const dinov_fence_job job = {.run = parse_confined, .arg = d, .memory = MEMORY, .scratch = -1, .where = d->out->where};
+    dinov_text            answer;
+    DINOV_TRY(dinov_fence_run(&answer, fence, &job, err));
+    dinov_status status = dinov_carry_take_beside(d->out, answer.data, answer.size, d->out->where, err);
+    dinov_text_clear(&answer);
+    return status;
+}
+
+dinov_status dinov_hf_beside_read(dinov_hf_beside *out, const char *path, dinov_fence *fence, dinov_error *err)
+{
+    struct documents d = {.out = out};
+
+    *out                = (dinov_hf_beside){0};
+    dinov_status status = read_beside(&d.config, &d.config_size, out->where, sizeof out->where, path, "config.json", err);
+    if (status == DINOV_OK)
+        status = read_beside(&d.preprocess, &d.preprocess_size, d.where, sizeof d.where, path, "preprocessor_config.json", err);
+    out->has_config     = d.config != NULL;
+    out->has_preprocess = d.preprocess != NULL;
+    if (status == DINOV_OK && (d.config || d.preprocess)) status = *fence ? parse_fenced(&d, fence, err) : parse(&d, err);
+    dinov_free(d.config);
+    dinov_free(d.preprocess);
     return status;
 }

@@ -6,6 +6,7 @@
 #ifndef DINOV_CONVERT_HF_H
 #define DINOV_CONVERT_HF_H
 
+#include "convert/fence.h"
 #include "convert/files.h"
 #include "convert/hfjson.h"
 #include "convert/tensors.h"
@@ -34,7 +35,8 @@ dinov_status dinov_shards_read(dinov_shards *out, dinov_files *files, const void
 void         dinov_shards_clear(dinov_shards *shards);
 
 /* What the two documents beside the weights `path` say. Links are followed, as the cache of Hugging Face's programs has them.
- * As convert/hfjson.h; ERR_IO. */
+ * *fence: NONE (0) parses them in this process, anything else in a confined one, and becomes how it was confined. As
+ * convert/hfjson.h and fence.h, ERR_IO; ERR_INTERNAL FENCE-ANSWER. */
 typedef struct dinov_hf_beside {
     bool             has_config;
     dinov_hf_config  config;
@@ -43,7 +45,7 @@ typedef struct dinov_hf_beside {
     dinov_preprocess preprocess;
     char             where[DINOV_ESCAPED + 16]; /* config.json, for messages */
 } dinov_hf_beside;
-dinov_status dinov_hf_beside_read(dinov_hf_beside *out, const char *path, dinov_error *err);
+dinov_status dinov_hf_beside_read(dinov_hf_beside *out, const char *path, dinov_fence *fence, dinov_error *err);
 
 /* ---- Out ---- */
 

@@ -38,7 +38,9 @@ dinov_status dinov_survey_make(dinov_survey *out, const dinov_reader *source, co
         out->has_model = true;
         return DINOV_OK;
     }
-    if (out->names.naming == DINOV_NAMING_HF && source->path) DINOV_TRY(dinov_hf_beside_read(&out->beside, source->path, err));
+    dinov_fence fence = source->fence; /* as the weights were read */
+    if (out->names.naming == DINOV_NAMING_HF && source->path)
+        DINOV_TRY(dinov_hf_beside_read(&out->beside, source->path, &fence, err));
 
     /* The caller's word, then the file's, then the hub's rule. */
     const dinov_hf_config *config = &out->beside.config;

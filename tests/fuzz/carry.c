@@ -34,5 +34,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         DINOV_ASSERT(err.status != DINOV_OK && err.code[0] && err.msg[0]);
     }
     dinov_tensors_clear(&reader.plain);
+
+    dinov_hf_beside beside = {.has_config = true};
+    if (dinov_carry_take_beside(&beside, data, size, where, &err) == DINOV_OK) {
+        DINOV_ASSERT(beside.config.heads >= 0 && beside.config.heads <= 1 << 20 && beside.config.ln_eps >= 0);
+        if (beside.said) DINOV_ASSERT(dinov_text_printable(beside.preprocess.preset, strlen(beside.preprocess.preset)));
+    } else {
+        DINOV_ASSERT(err.status != DINOV_OK && err.code[0] && err.msg[0]);
+    }
     return 0;
 }

@@ -563,6 +563,109 @@ static void reads_the_same(void **state)
     for (int i = 0; i < 2; i++) dinov_reader_close(&r[i]);
 }
 
+/* ---- The documents beside Hugging Face's weights ---- */
+
+static void put_document(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void documents_are_read_the_same(void **state)
+{
+    static const struct {
+        const char *config, *preprocess, *code; /* NULL: not there; NULL: read */
+    } cases[] = {
+        {"{\"model_type\": \"dinov2\", \"num_attention_heads\": 6, \"layer_norm_eps\": 1e-6, \"patch_size\": [14, 14]}", NULL,
+         NULL},
+        {NULL,
+         "{\"do_resize\": true, \"size\": {\"shortest_edge\": 256}, \"do_center_crop\": true, \"crop_size\": 224, \"resample\": 3, "
+         "\"do_rescale\": true, \"rescale_factor\": 0.00392156862745098, \"do_normalize\": true, \"image_mean\": [0.5, 0.25, 0], "
+         "\"image_std\": [0.5, 0.25, 1]}",
+         NULL},
+        {NULL, "{\"size\": 3}", NULL},
+        {NULL, NULL, NULL},
+        {"{\"model_type\": \"dinov2\", \"patch_size\": -1}", NULL, "HF-CONFIG"},
+        {"{\"model_type\": \"dinov2\"}", "{]", "HF-JSON"},
+    };
+    char folder[] = "/tmp/dinov-beside-XXXXXX", weights[64], config[64], preprocess[64];
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    snprintf(weights, sizeof weights, "%s/model.safetensors", folder);
+    snprintf(config, sizeof config, "%s/config.json", folder);
+    snprintf(preprocess, sizeof preprocess, "%s/preprocessor_config.json", folder);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        dinov_hf_beside said[2];
+        dinov_error     why[2] = {{0}, {0}};
+        if (cases[i].config) put_document(config, cases[i].config);
+        if (cases[i].preprocess) put_document(preprocess, cases[i].preprocess);
+        for (int k = 0; k < 2; k++) {
+            dinov_fence  fence  = k ? DINOV_FENCE_PROCESS : DINOV_FENCE_NONE;
+            dinov_status status = dinov_hf_beside_read(&said[k], weights, &fence, &why[k]);
+            assert_int_equal(status, cases[i].code ? DINOV_ERR_FORMAT : DINOV_OK);
+            if (k && (cases[i].config || cases[i].preprocess))
+                assert_int_equal(fence, UNIT_SANITIZED ? DINOV_FENCE_PROCESS : DINOV_FENCE_FULL);
+        }
+        assert_string_equal(why[0].msg, why[1].msg);
+        assert_string_equal(why[1].code, cases[i].code ? cases[i].code : "");
+        assert_int_equal(said[1].has_config, cases[i].config != NULL);
+        assert_int_equal(said[1].has_preprocess, cases[i].preprocess != NULL);
+        assert_int_equal(said[1].said, i == 1);
+        if (!cases[i].code) {
+            assert_memory_equal(&said[0].config, &said[1].config, sizeof said[0].config);
+            assert_memory_equal(&said[0].preprocess, &said[1].preprocess, sizeof said[0].preprocess);
+        }
+        if (i == 0) assert_true(said[1].config.heads == 6 && said[1].config.patch == 14 && said[1].config.ln_eps > 0);
+        if (i == 1) assert_string_equal(said[1].preprocess.preset, "eval:224");
+        unlink(config);
+        unlink(preprocess);
+    }
+    rmdir(folder);
+}
+
+static void refuses_unsound_documents(void **state)
+{
+    static const struct {
+        dinov_hf_beside said;
+        bool            sound;
+    } cases[] = {
+        {{.config = {.dim = 384, .ln_eps = 1e-6}, .said = true, .preprocess = {.preset = "eval:224", .std = {1, 1, 1}}}, true},
+        {{.preprocess = {.preset = "\x1b"}}, true}, /* of no interest while unsaid */
+        {{.config = {.heads = -1}}, false},
+        {{.config = {.registers = (1 << 20) + 1}}, false},
+        {{.config = {.ln_eps = (double)NAN}}, false},
+        {{.config = {.ln_eps = -1}}, false},
+        {{.said = true, .preprocess = {.preset = "eval:224"}}, false},
+        {{.said = true, .preprocess = {.preset = "\x1b", .std = {1, 1, 1}}}, false},
+        {{.said = true, .preprocess = {.mean = {(float)INFINITY}, .std = {1, 1, 1}}}, false},
+    };
+    dinov_text      answer = {0};
+    dinov_hf_beside out    = {.has_config = true};
+    dinov_error     err;
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        dinov_carry_beside(&answer, &cases[i].said);
+        dinov_status status = dinov_carry_take_beside(&out, answer.data, answer.size, "config.json", &err);
+        assert_int_equal(status, cases[i].sound ? DINOV_OK : DINOV_ERR_INTERNAL);
+        if (!cases[i].sound) assert_string_equal(err.code, "FENCE-ANSWER");
+        assert_true(out.has_config);
+        for (size_t size = 0; size < answer.size; size++)
+            assert_int_equal(dinov_carry_take_beside(&out, answer.data, size, "config.json", &err), DINOV_ERR_INTERNAL);
+        dinov_text_add(&answer, "x", 1);
+        assert_int_equal(dinov_carry_take_beside(&out, answer.data, answer.size, "config.json", &err), DINOV_ERR_INTERNAL);
+        dinov_text_clear(&answer);
+    }
+    dinov_carry_wanted(&answer, "a");
+    assert_int_equal(dinov_carry_take_beside(&out, answer.data, answer.size, "config.json", &err), DINOV_ERR_INTERNAL);
+    dinov_text_clear(&answer);
+    dinov_carry_beside(&answer, &cases[0].said);
+    answer.data[4 + sizeof out.config] = 2; /* said */
+    assert_int_equal(dinov_carry_take_beside(&out, answer.data, answer.size, "config.json", &err), DINOV_ERR_INTERNAL);
+    dinov_text_clear(&answer);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -574,6 +677,8 @@ int main(void)
         cmocka_unit_test(refuses_unsound_facts),
         cmocka_unit_test(brings_files),
         cmocka_unit_test(reads_the_same),
+        cmocka_unit_test(documents_are_read_the_same),
+        cmocka_unit_test(refuses_unsound_documents),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
