@@ -145,6 +145,9 @@ static json_t *json_view(const struct view *v)
                                       p->source_sha256, "converter", p->converter, "transforms", p->transforms, "licence",
                                       p->licence, "origin", p->origin));
     }
+    if (*v->source.facts.licence || *v->source.facts.origin)
+        json_object_set_new(root, "provenance",
+                            json_pack("{s:s, s:s}", "licence", v->source.facts.licence, "origin", v->source.facts.origin));
     if (v->proof && v->proof->count) {
         json_t *cases = json_array();
         for (size_t i = 0; i < v->proof->count; i++) {
@@ -206,6 +209,8 @@ static void print_view(const struct view *v)
         else
             printf("proof       none\n");
     }
+    if (*v->source.facts.licence) printf("licence     %s\n", v->source.facts.licence);
+    if (*v->source.facts.origin) printf("origin      %s\n", v->source.facts.origin);
     for (size_t i = 0; i < v->source.count; i++) total += bytes_of(&v->source.tensors[i].tensor);
     printf("tensors     %zu, %llu bytes\n", v->source.count, (unsigned long long)total);
     for (size_t i = 0; i < v->source.count; i++) {

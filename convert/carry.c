@@ -130,7 +130,8 @@ static bool preprocess_sound(const dinov_preprocess *p)
 static bool facts_sound(const dinov_facts *f)
 {
     bool ok = f->heads >= 0 && f->heads <= 1 << 20 && isfinite(f->ln_eps) && f->ln_eps >= 0 && flag(f->has_interp) &&
-              flag(f->has_preprocess) && printable(f->transforms, sizeof f->transforms);
+              flag(f->has_preprocess) && printable(f->transforms, sizeof f->transforms) &&
+              printable(f->licence, sizeof f->licence) && printable(f->origin, sizeof f->origin);
     if (f->has_interp) ok = ok && f->interp.offset >= 0 && f->interp.offset < 1 && flag(f->interp.antialias);
     return ok && (!f->has_preprocess || preprocess_sound(&f->preprocess));
 }

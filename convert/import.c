@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { NOTES = 4, NOTE = 512 };
+enum { NOTES = 5, NOTE = 512 };
 
 struct dinov_import {
     dinov_reader       source;
@@ -138,6 +138,16 @@ static void note_names(dinov_import *in)
     if (!names->restored) note(in, "%s: has no mask_token, which only training uses: it becomes zeros", where);
 }
 
+static void note_positions(dinov_import *in)
+{
+    const dinov_model *m = &in->weights.model;
+    if (!strstr(in->source.facts.transforms, "positions-resampled")) return;
+    note(in,
+         "%s: was made for pictures of one size, and has positions for %lldx%lld pixels in place of the trained ones: results at "
+         "other sizes are not the original model's",
+         in->source.where, (long long)(m->grid_h * m->patch), (long long)(m->grid_w * m->patch));
+}
+
 /* Weights of another library's, taken by the hub's rule: what that library computes at other sizes differs. */
 static void note_compat(dinov_import *in, const dinov_recognise_options *options)
 {
@@ -169,6 +179,7 @@ static dinov_status take_foreign(dinov_import *in, const dinov_import_options *o
                                   .map      = s->map.data,
                                   .map_size = s->map.size};
     note_names(in);
+    note_positions(in);
     note_compat(in, &o->recognise);
     if (!dinov_survey_preprocess(&in->weights.preprocess, &in->survey, s))
         note(in, "%s: preprocessor_config.json beside it asks for what no preset does; %s is kept instead", s->where,
@@ -177,8 +188,8 @@ static dinov_status take_foreign(dinov_import *in, const dinov_import_options *o
                                         .source_sha256 = "",
                                         .converter     = "dinov-convert " DINOV_VERSION_STRING,
                                         .transforms    = "",
-                                        .licence       = "",
-                                        .origin        = ""};
+                                        .licence       = s->facts.licence,
+                                        .origin        = s->facts.origin};
     if (*s->facts.transforms) DINOV_TRY(add_transform(in, s->facts.transforms, err));
     if (s->torch.copied) DINOV_TRY(add_transform(in, "row-major", err));
     if (*in->survey.names.transforms) DINOV_TRY(add_transform(in, in->survey.names.transforms, err));

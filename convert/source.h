@@ -40,6 +40,8 @@ typedef struct dinov_facts {
     int              has_preprocess;
     dinov_preprocess preprocess;
     char             transforms[128]; /* what reading did to them, comma-separated: "unfolded,joined" */
+    char             licence[256];    /* as of dinov_provenance; what is longer is not kept */
+    char             origin[256];
 } dinov_facts;
 
 typedef struct dinov_reader {

@@ -2,6 +2,7 @@
 #include "convert/onnx/document.h"
 
 #include "base/alloc.h"
+#include "base/text.h"
 #include "dinov/image.h"
 #include "format/json.h"
 
@@ -52,6 +53,15 @@ static void read_preprocess(const json_t *root, const dinov_model *found, dinov_
     facts->has_preprocess = 1;
 }
 
+/* A string of the provenance; left out when it is not one that a checkpoint could keep. */
+static void read_origin(char *out, size_t room, const json_t *root, const char *key)
+{
+    const json_t *value = json_object_get(json_object_get(json_object_get(root, "identity"), "provenance"), key);
+    const char   *text  = json_string_value(value);
+    size_t        size  = json_string_length(value);
+    if (text && size < room && dinov_text_printable(text, size)) memcpy(out, text, size + 1);
+}
+
 dinov_status dinov_onnx_document(dinov_facts *facts, bool *agrees, bool *resampled, const dinov_model *found, const char *json,
                                  size_t size, const char *where, dinov_error *err)
 {
@@ -64,7 +74,11 @@ dinov_status dinov_onnx_document(dinov_facts *facts, bool *agrees, bool *resampl
     if (status == DINOV_ERR_NOMEM) return dinov_fail_nomem(err, where, "the dinov document");
     if (status != DINOV_OK) return DINOV_OK;
     *agrees = fits(root, found, &heard, resampled);
-    if (*agrees) read_preprocess(root, found, &heard);
+    if (*agrees) {
+        read_preprocess(root, found, &heard);
+        read_origin(heard.licence, sizeof heard.licence, root, "licence");
+        read_origin(heard.origin, sizeof heard.origin, root, "origin");
+    }
     if (*agrees) *facts = heard;
     json_decref(root);
     return DINOV_OK;

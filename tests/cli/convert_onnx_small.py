@@ -163,6 +163,9 @@ class Graphs(Case):
             found = shown(wrong)
             self.assertEqual(found["model"]["interp"], dict(offset=0.1, antialias=False), wrong)
             self.assertEqual(found["provenance"]["transforms"], "document-ignored,mask_token-zeros")
+        for said, kept in (("A" * 255, "A" * 255), ("A" * 256, ""), ("\u00e9", "\u00e9"), ("a\nb", ""), ("\u202e", ""), (7, ""), (None, "")):
+            found = shown(json.dumps(dict(model=model, identity=dict(provenance=dict(licence=said, origin=said))), ensure_ascii=False))["provenance"]
+            self.assertEqual((found["licence"], found["origin"]), (kept, kept))
         for wrong in (dict(preprocess, preset="no:1"), dict(preprocess, std=[0, 1, 1]), dict(preprocess, mean=[1]), dict(preprocess, preset=5), 7):
             self.assertEqual(shown(dict(model=model, preprocess=wrong))["preprocess"]["preset"], "eval:224")
 

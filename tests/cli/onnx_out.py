@@ -199,6 +199,24 @@ class Onnx(unittest.TestCase):
         self.assertEqual((done.returncode, "[IO-EXISTS]" in done.stderr), (3, True), done.stderr)
         self.assertEqual(os.listdir(self.work.name), ["golden"])
 
+    def test_and_back(self):
+        """What a graph carries beside weights survives; what it lost is said."""
+        back = f"{self.work.name}/back.safetensors"
+        self.convert("--dynamic-size", "--licence", "Apache-2.0", "--origin", "here", "-q")
+        for more, kept in (([], ("Apache-2.0", "here")), (["--origin", "there"], ("Apache-2.0", "there"))):
+            done = run("dinov-convert", self.out, "-o", back, "-f", *more)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertNotIn("was made for pictures of one size", done.stderr)
+            found = json.loads(run("dinov-ckpt", "show", "--json", back).stdout)["provenance"]
+            self.assertEqual((found["licence"], found["origin"]), kept)
+        found = json.loads(run("dinov-ckpt", "show", "--json", self.out).stdout)["provenance"]
+        self.assertEqual(found, dict(licence="Apache-2.0", origin="here"))
+        self.assertRegex(run("dinov-ckpt", "show", self.out).stdout, r"licence +Apache-2\.0\norigin +here\n")
+        self.convert("--size", "42", "-q", "-f")
+        done = run("dinov-convert", self.out, "-o", back, "-f")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("was made for pictures of one size, and has positions for 42x42 pixels", done.stderr)
+
     def diff(self, *arguments, code=0, word=None):
         done = run("dinov-ckpt", "diff", *arguments)
         self.assertEqual(done.returncode, code, done.stdout + done.stderr)

@@ -447,6 +447,8 @@ static void refuses_unsound_facts(void **state)
         {.has_preprocess = 1, .preprocess = {.preset = "eval:224"}},
         {.has_preprocess = 1, .preprocess = {.preset = "a\x1b", .std = {1, 1, 1}}},
         {.transforms = "\n"},
+        {.licence = "\n"},
+        {.origin = "\x1b[2J"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
