@@ -179,7 +179,7 @@ def in_older(folder, dinov, written, what, *make):
     outputs = os.path.join(folder, "old.npy")
     done = subprocess.run([sys.executable, os.path.abspath(__file__), "--old", written, outputs, *make], env=env, capture_output=True, text=True)
     if done.returncode != 0:
-        raise SystemExit("FAIL %s in the older library: %s" % (what, done.stderr))
+        raise SystemExit("FAIL %s in the older library: %s%s" % (what, done.stdout, done.stderr))
     expect(ours(folder, dinov, (224, 224)), torch.from_numpy(np.load(outputs)), "%s in %s" % (what, done.stdout.strip()))
 
 
