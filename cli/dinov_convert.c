@@ -284,15 +284,44 @@ static dinov_status compare_back(const dinov_named_tensor *tensors, size_t count
     return status;
 }
 
+/* Whoever reads what was written finds the same model: with bits that are equal, the same features. */
+static dinov_status compare_model(const dinov_model *m, const struct writer *writer, const dinov_stage *stage, dinov_error *err)
+{
+    /* What a layout cannot say is taken as known. */
+    bool                       says = writer->naming == DINOV_NAMING_HF || writer->write == write_dinov;
+    const dinov_import_options as   = {.recognise = {.heads  = says ? 0 : m->heads,
+                                                     .ln_eps = says ? 0 : m->ln_eps,
+                                                     .interp = writer->write == write_dinov ? NULL : &m->interp},
+                                       .threads   = (int)threads,
+                                       .unfenced  = no_fence};
+    dinov_import              *back;
+    DINOV_TRY(dinov_import_open(&back, dinov_stage_path(stage), &as, err));
+    const dinov_model *b = &dinov_import_weights(back)->model;
+    bool same = b->patch == m->patch && b->dim == m->dim && b->depth == m->depth && b->heads == m->heads && b->ffn == m->ffn &&
+                b->hidden == m->hidden && b->registers == m->registers && b->grid_h == m->grid_h && b->ln_eps == m->ln_eps &&
+                b->interp.offset == m->interp.offset && b->interp.antialias == m->interp.antialias;
+    dinov_import_close(&back);
+    return same ? DINOV_OK
+                : dinov_fail(err, DINOV_ERR_INTERNAL, "CONVERT-MODEL",
+                             "%s: expected the source's model after writing, found another (heads, epsilon or position rule): this "
+                             "is a bug; "
+                             "please report it",
+                             output);
+}
+
 static dinov_status check_written(const dinov_weights *weights, const struct writer *writer, const dinov_stage *stage,
                                   dinov_error *err)
 {
-    dinov_tensors list;
-    if (writer->naming == DINOV_NAMING_HUB) return compare_back(weights->tensors, weights->count, stage, err);
-    dinov_status status = dinov_names_rename(&list, weights, writer->naming, output, err);
-    if (status == DINOV_OK) status = compare_back(list.items, list.count, stage, err);
-    dinov_tensors_clear(&list);
-    return status;
+    if (writer->naming == DINOV_NAMING_HUB) {
+        DINOV_TRY(compare_back(weights->tensors, weights->count, stage, err));
+    } else {
+        dinov_tensors list;
+        dinov_status  status = dinov_names_rename(&list, weights, writer->naming, output, err);
+        if (status == DINOV_OK) status = compare_back(list.items, list.count, stage, err);
+        dinov_tensors_clear(&list);
+        DINOV_TRY(status);
+    }
+    return compare_model(&weights->model, writer, stage, err);
 }
 
 static uint64_t total_bytes(const dinov_weights *weights)
@@ -467,7 +496,7 @@ static const dinov_tool tool = {
                 "checkpoints. The model is recognised from shapes; two things are not in the weights and follow the hub's\n"
                 "rule: heads, unless the file has them, and how position embeddings are interpolated.\n"
                 "Models trained with the official training code use --interp 0.1, with registers too.\n"
-                "What was written is read back, compared and run; an ONNX graph also in ONNX Runtime where that is found.\n"
+                "What was written is read back and compared; an ONNX graph is run, also in ONNX Runtime where that is found.\n"
                 "Until it is found right it lies in a folder OUT.tmp-PID-N, and what is in OUT's place stays.\n",
     .options  = options,
     .run      = run,
