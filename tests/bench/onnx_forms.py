@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Our ONNX graphs beside the official code's own export, in ONNX Runtime on the CPU: same seeded weights, batch 1, float32.
 
-    DINOV_UPSTREAM=checkout onnx_forms.py BIN [--threads 2] [--pairs 15] [S:224 S:518 B:224 ...]
+    DINOV_UPSTREAM=checkout onnx_forms.py BIN [S:224 S:518 B:224 ...] [--threads 2] [--pairs 15]
 
 The peer is the official PyTorch model exported at that size (TorchScript exporter, its position table baked in). Ours are the portable
 graph and `--fuse ort`, both with `--size`. Outputs are compared first; then the three run in turn, the faster of two runs each
