@@ -51,7 +51,7 @@ dinov_status dinov_onnx_case_open(dinov_onnx_case *c, dinov_engine *engine, cons
     return dinov_engine_run(engine, c->pixels, 1, height, width, features, (size_t)o->layer_count, err);
 }
 
-const float *dinov_onnx_case_rows(const dinov_onnx_case *c, const dinov_onnx_port_of *output, int64_t *rows)
+const float *dinov_onnx_case_rows(const dinov_onnx_case *c, const dinov_onnx_feature *output, int64_t *rows)
 {
     const dinov_model *m  = c->model;
     const float       *at = c->values + output->index * c->tokens * m->dim;

@@ -25,7 +25,7 @@ dinov_status dinov_onnx_case_open(dinov_onnx_case *c, dinov_engine *engine, cons
 void         dinov_onnx_case_close(dinov_onnx_case *c);
 
 /* The rows, of `dim` values, that an output of the graph stands for. */
-const float *dinov_onnx_case_rows(const dinov_onnx_case *c, const dinov_onnx_port_of *output, int64_t *rows);
+const float *dinov_onnx_case_rows(const dinov_onnx_case *c, const dinov_onnx_feature *output, int64_t *rows);
 
 /* How far an output is from what it ought to be. */
 typedef struct dinov_agreement {

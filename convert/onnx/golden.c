@@ -67,11 +67,11 @@ static dinov_status write_input(struct golden *g, const char *name, const int64_
 static dinov_status write_outputs(struct golden *g, dinov_error *err)
 {
     const dinov_onnx_options *o = g->c.options;
-    for (size_t i = 0; i < dinov_onnx_port_count(o); i++) {
-        dinov_onnx_port_of port;
+    for (size_t i = 0; i < dinov_onnx_feature_count(o); i++) {
+        dinov_onnx_feature port;
         int64_t            rows;
         char               file[32];
-        dinov_onnx_port_at(&port, o, g->c.model, i);
+        dinov_onnx_feature_at(&port, o, g->c.model, i);
         const float  *values  = dinov_onnx_case_rows(&g->c, &port, &rows);
         const int64_t dim3[3] = {g->batch, rows, g->c.model->dim}, dim2[2] = {g->batch, g->c.model->dim};
         bool          flat = port.kind == DINOV_ONNX_CLS;
@@ -154,9 +154,9 @@ static bool replaces_nothing(const char *name)
 dinov_status dinov_onnx_golden_write(const char *path, const char *graph, dinov_engine *engine, const dinov_onnx_options *o,
                                      const char *content_id, dinov_error *err)
 {
-    int64_t       side = DEFAULT_PATCHES * dinov_engine_model(engine)->patch;
-    struct golden     g   = {.graph = graph, .batch = o->batch ? o->batch : 1};
-    dinov_new_folder *out = NULL;
+    int64_t           side = DEFAULT_PATCHES * dinov_engine_model(engine)->patch;
+    struct golden     g    = {.graph = graph, .batch = o->batch ? o->batch : 1};
+    dinov_new_folder *out  = NULL;
     DINOV_TRY(dinov_new_folder_open(&out, path, replaces_nothing, err));
     g.folder            = dinov_new_folder_path(out);
     dinov_status status = dinov_onnx_case_open(&g.c, engine, o, o->height ? o->height : side, o->width ? o->width : side, err);

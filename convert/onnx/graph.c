@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "base/bytes.h"
 #include "base/dtype.h"
+#include "convert/onnx/constants.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -38,7 +39,7 @@ void *dinov_onnx_take(dinov_onnx_graph *g, size_t size)
     return at;
 }
 
-char *dinov_onnx_text(dinov_onnx_graph *g, const char *format, ...)
+char *dinov_onnx_print(dinov_onnx_graph *g, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
@@ -103,14 +104,14 @@ static bool add_node(dinov_onnx_graph *g, Onnx__NodeProto *node)
 const char *dinov_onnx_op(dinov_onnx_graph *g, const char *name, const char *op, ...)
 {
     Onnx__NodeProto *node = dinov_onnx_take(g, sizeof *node);
-    char            *full = dinov_onnx_text(g, "%s%s", g->scope, name);
+    char            *full = dinov_onnx_print(g, "%s%s", g->scope, name);
     va_list          args;
     const char      *input;
 
     if (!node || !full || !add_node(g, node)) return "";
     onnx__node_proto__init(node);
     node->name    = full;
-    node->op_type = dinov_onnx_text(g, "%s", op);
+    node->op_type = dinov_onnx_print(g, "%s", op);
     va_start(args, op);
     while ((input = va_arg(args, const char *))) {
         node->input = append(g, node->input, node->n_input, (void *)(uintptr_t)input);
@@ -124,7 +125,7 @@ const char *dinov_onnx_op(dinov_onnx_graph *g, const char *name, const char *op,
 
 const char *dinov_onnx_output(dinov_onnx_graph *g, const char *name)
 {
-    char            *full = dinov_onnx_text(g, "%s%s", g->scope, name);
+    char            *full = dinov_onnx_print(g, "%s%s", g->scope, name);
     Onnx__NodeProto *node = last(g);
     if (!node) return "";
     node->output = append(g, node->output, node->n_output, full);
@@ -134,7 +135,7 @@ const char *dinov_onnx_output(dinov_onnx_graph *g, const char *name)
 
 void dinov_onnx_domain(dinov_onnx_graph *g, const char *domain)
 {
-    char *text = dinov_onnx_text(g, "%s", domain);
+    char *text = dinov_onnx_print(g, "%s", domain);
     if (last(g)) last(g)->domain = text;
 }
 
@@ -142,7 +143,7 @@ static Onnx__AttributeProto *attribute(dinov_onnx_graph *g, const char *name, On
 {
     Onnx__NodeProto      *node = last(g);
     Onnx__AttributeProto *a    = dinov_onnx_take(g, sizeof *a);
-    char                 *text = dinov_onnx_text(g, "%s", name);
+    char                 *text = dinov_onnx_print(g, "%s", name);
     if (!a || !text) return NULL;
     onnx__attribute_proto__init(a);
     a->name         = text;
@@ -202,7 +203,7 @@ const char *dinov_onnx_weigh(dinov_onnx_graph *g, const dinov_onnx_weight *weigh
     }
     dinov_onnx_weight *w = &g->weights[g->weight_count];
     *w                   = *weight;
-    w->name              = dinov_onnx_text(g, "%s", weight->name);
+    w->name              = dinov_onnx_print(g, "%s", weight->name);
     if (g->failed) return "";
     g->weight_count++;
     return w->name;
@@ -210,7 +211,7 @@ const char *dinov_onnx_weigh(dinov_onnx_graph *g, const dinov_onnx_weight *weigh
 
 static const char *constant(dinov_onnx_graph *g, const char *name, dinov_onnx_weight *w, const void *values, size_t size)
 {
-    char *full = dinov_onnx_text(g, "%s%s", g->scope, name);
+    char *full = dinov_onnx_print(g, "%s%s", g->scope, name);
     if (!full) return "";
     void *copy = dinov_onnx_take(g, size);
     if (!copy) return "";
@@ -247,7 +248,7 @@ void dinov_onnx_port(dinov_onnx_graph *g, bool input, const char *name, int type
     Onnx__TypeProto         *kind   = dinov_onnx_take(g, sizeof *kind);
     Onnx__TypeProto__Tensor *tensor = dinov_onnx_take(g, sizeof *tensor);
     Onnx__TensorShapeProto  *shape  = dinov_onnx_take(g, sizeof *shape);
-    char                    *text   = dinov_onnx_text(g, "%s", name);
+    char                    *text   = dinov_onnx_print(g, "%s", name);
     if (g->failed) return;
     onnx__value_info_proto__init(value);
     onnx__type_proto__init(kind);
@@ -267,7 +268,7 @@ void dinov_onnx_port(dinov_onnx_graph *g, bool input, const char *name, int type
         d->value_case = dim[i] < 0 ? ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_PARAM
                                    : ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_VALUE;
         if (dim[i] < 0)
-            d->dim_param = dinov_onnx_text(g, "%s", dim_name[i]);
+            d->dim_param = dinov_onnx_print(g, "%s", dim_name[i]);
         else
             d->dim_value = dim[i];
         shape->dim = append(g, shape->dim, shape->n_dim, d);
@@ -307,17 +308,6 @@ uint64_t dinov_onnx_weight_size(const dinov_onnx_weight *w)
     return count * dinov_dtype_size(w->dtype);
 }
 
-/* Square tiles, so that both the rows that are read and the rows that are written stay in the cache. */
-static void transpose(uint8_t *out, const uint8_t *in, int64_t rows, int64_t columns, size_t size)
-{
-    enum { TILE = 32 };
-    for (int64_t r0 = 0; r0 < rows; r0 += TILE)
-        for (int64_t c0 = 0; c0 < columns; c0 += TILE)
-            for (int64_t r = r0; r < rows && r < r0 + TILE; r++)
-                for (int64_t c = c0; c < columns && c < c0 + TILE; c++)
-                    memcpy(out + (size_t)(c * rows + r) * size, in + (size_t)(r * columns + c) * size, size);
-}
-
 void dinov_onnx_weight_fill(const dinov_onnx_weight *w, void *out)
 {
     uint64_t bytes = dinov_onnx_weight_size(w);
@@ -332,10 +322,9 @@ void dinov_onnx_weight_fill(const dinov_onnx_weight *w, void *out)
     int64_t        rows = count / columns;
     const uint8_t *in   = (const uint8_t *)s->data + (size_t)(w->first_row * columns) * from;
     if (s->dtype == w->dtype && !w->scale) {
-        if (w->transpose)
-            transpose(out, in, rows, columns, size);
-        else
-            memcpy(out, in, bytes);
+        dinov_onnx_view view = {in, s->dtype, 2, {rows, columns}, {columns, 1}};
+        if (w->transpose) view = (dinov_onnx_view){in, s->dtype, 2, {columns, rows}, {1, columns}};
+        dinov_onnx_copy(out, &view);
         return;
     }
     for (int64_t r = 0; r < rows; r++) {

@@ -64,6 +64,6 @@ int dinov_onnx_type(dinov_dtype dtype);
 
 /* Memory of the graph's, cleared; NULL when out of it. */
 void *dinov_onnx_take(dinov_onnx_graph *g, size_t size);
-char *dinov_onnx_text(dinov_onnx_graph *g, const char *format, ...) __attribute__((format(printf, 2, 3)));
+char *dinov_onnx_print(dinov_onnx_graph *g, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -26,15 +26,15 @@ static void judge(struct proving *p, dinov_agreement *a)
 static dinov_status compare_outputs(struct proving *p, const dinov_onnx_case *c, dinov_error *err)
 {
     const int64_t batch = p->options->batch ? p->options->batch : 1, dim = c->model->dim;
-    size_t        count = dinov_onnx_port_count(p->options);
+    size_t        count = dinov_onnx_feature_count(p->options);
     if (dinov_ort_count(p->graph) != count)
         return dinov_fail(err, DINOV_ERR_CORRUPT, "GRAPH-PROOF", "%s: expected %zu outputs, found %zu", p->where, count,
                           dinov_ort_count(p->graph));
     for (size_t i = 0; i < count; i++) {
         dinov_ort_output   out;
-        dinov_onnx_port_of port;
+        dinov_onnx_feature port;
         int64_t            rows;
-        dinov_onnx_port_at(&port, p->options, c->model, i);
+        dinov_onnx_feature_at(&port, p->options, c->model, i);
         const float *want = dinov_onnx_case_rows(c, &port, &rows);
         DINOV_TRY(dinov_ort_output_at(p->graph, i, &out, err));
         bool single = port.kind == DINOV_ONNX_CLS;
@@ -75,10 +75,10 @@ static dinov_status prove_in_engine(struct proving *p, const dinov_onnx_case *c,
 {
     dinov_onnx_case again;
     dinov_status    status = dinov_onnx_case_open(&again, p->again, p->options, c->height, c->width, err);
-    for (size_t i = 0; i < dinov_onnx_port_count(p->options) && status == DINOV_OK; i++) {
-        dinov_onnx_port_of port;
+    for (size_t i = 0; i < dinov_onnx_feature_count(p->options) && status == DINOV_OK; i++) {
+        dinov_onnx_feature port;
         int64_t            rows;
-        dinov_onnx_port_at(&port, p->options, c->model, i);
+        dinov_onnx_feature_at(&port, p->options, c->model, i);
         dinov_agreement a    = {.output = port.name, .height = c->height, .width = c->width, .cosine = 1};
         const float    *have = dinov_onnx_case_rows(&again, &port, &rows), *want = dinov_onnx_case_rows(c, &port, &rows);
         dinov_agreement_add(&a, have, want, rows, c->model->dim);

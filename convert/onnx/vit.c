@@ -77,15 +77,15 @@ static const char *vector(struct net *n, const char *name, dinov_dtype dtype)
     return weight_as(n, name, dtype, 1, &t->dim[0]);
 }
 
-static char *scoped(struct net *n, const char *name) { return dinov_onnx_text(n->g, "%s%s", n->g->scope, name); }
+static char *scoped(struct net *n, const char *name) { return dinov_onnx_print(n->g, "%s%s", n->g->scope, name); }
 
 /* x W^T + b. The product wants [in, out], where the model stores [out, in]. */
 static const char *linear(struct net *n, const char *name, const char *x, bool bias)
 {
-    char *full    = dinov_onnx_text(n->g, "%s%s.weight", n->g->scope, name);
-    char *b       = dinov_onnx_text(n->g, "%s%s.bias", n->g->scope, name);
-    char *turned  = dinov_onnx_text(n->g, "%s%s.weight.T", n->g->scope, name);
-    char *product = dinov_onnx_text(n->g, "%s.product", name);
+    char *full    = dinov_onnx_print(n->g, "%s%s.weight", n->g->scope, name);
+    char *b       = dinov_onnx_print(n->g, "%s%s.bias", n->g->scope, name);
+    char *turned  = dinov_onnx_print(n->g, "%s%s.weight.T", n->g->scope, name);
+    char *product = dinov_onnx_print(n->g, "%s.product", name);
     if (n->g->failed) return "";
     const dinov_tensor *t = dinov_weights_find(n->w, full);
     dinov_onnx_weight   w = {turned, n->o->dtype, 2, {t->dim[1], t->dim[0]}, t, 0, true, NULL, NULL};
@@ -104,17 +104,17 @@ static const char *layer_norm(struct net *n, const char *out, const char *x, con
 
 static const char *block_norm(struct net *n, const char *name, const char *x)
 {
-    char *weight = dinov_onnx_text(n->g, "%s%s.weight", n->g->scope, name),
-         *bias   = dinov_onnx_text(n->g, "%s%s.bias", n->g->scope, name);
+    char *weight = dinov_onnx_print(n->g, "%s%s.weight", n->g->scope, name),
+         *bias   = dinov_onnx_print(n->g, "%s%s.bias", n->g->scope, name);
     if (n->g->failed) return "";
-    char *narrowed = dinov_onnx_text(n->g, "%s.cast", name);
+    char *narrowed = dinov_onnx_print(n->g, "%s.cast", name);
     return narrow(n, narrowed, layer_norm(n, name, x, weight, bias));
 }
 
 /* x + gamma * y */
 static const char *residual(struct net *n, const char *name, const char *x, const char *y, const char *gamma)
 {
-    char *wide = dinov_onnx_text(n->g, "%s.cast", name), *scaled = dinov_onnx_text(n->g, "%s.scaled", name);
+    char *wide = dinov_onnx_print(n->g, "%s.cast", name), *scaled = dinov_onnx_print(n->g, "%s.scaled", name);
     char *full = scoped(n, gamma);
     if (n->g->failed) return "";
     y = widen(n, wide, y);
@@ -215,9 +215,9 @@ static const char *for_all(struct net *n, const char *name, const char *x, int64
     const int64_t shape[3] = {n->o->batch, rows, n->m->dim};
     if (n->o->batch == 1) return x;
     if (n->o->batch > 1)
-        return op2(n, name, "Expand", x, dinov_onnx_const_i64(n->g, dinov_onnx_text(n->g, "%s.shape", name), 1, 3, shape));
-    const char *size = dinov_onnx_op(n->g, dinov_onnx_text(n->g, "%s.size", name), "Concat", n->batch,
-                                     dinov_onnx_const_i64(n->g, dinov_onnx_text(n->g, "%s.one", name), 1, 2, shape + 1), NULL);
+        return op2(n, name, "Expand", x, dinov_onnx_const_i64(n->g, dinov_onnx_print(n->g, "%s.shape", name), 1, 3, shape));
+    const char *size = dinov_onnx_op(n->g, dinov_onnx_print(n->g, "%s.size", name), "Concat", n->batch,
+                                     dinov_onnx_const_i64(n->g, dinov_onnx_print(n->g, "%s.one", name), 1, 2, shape + 1), NULL);
     dinov_onnx_set_int(n->g, "axis", 0);
     return op2(n, name, "Expand", x, size);
 }
@@ -323,14 +323,14 @@ static const char *embed(struct net *n, const char *image)
 
 static size_t ports_of_layer(const dinov_onnx_options *o) { return o->hf_names ? 2 : (size_t)(o->cls + o->reg + o->patch); }
 
-size_t dinov_onnx_port_count(const dinov_onnx_options *o) { return (size_t)o->layer_count * ports_of_layer(o); }
+size_t dinov_onnx_feature_count(const dinov_onnx_options *o) { return (size_t)o->layer_count * ports_of_layer(o); }
 
-void dinov_onnx_port_at(dinov_onnx_port_of *out, const dinov_onnx_options *o, const dinov_model *m, size_t i)
+void dinov_onnx_feature_at(dinov_onnx_feature *out, const dinov_onnx_options *o, const dinov_model *m, size_t i)
 {
     static const char *const names[]  = {"cls", "reg", "patch"};
     const bool               wanted[] = {o->cls, o->reg, o->patch};
     int                      kind     = -1, layer;
-    *out                              = (dinov_onnx_port_of){.index = (int)(i / ports_of_layer(o))};
+    *out                              = (dinov_onnx_feature){.index = (int)(i / ports_of_layer(o))};
     layer                             = o->layers[out->index];
     i %= ports_of_layer(o);
     if (o->hf_names) {
@@ -347,7 +347,7 @@ void dinov_onnx_port_at(dinov_onnx_port_of *out, const dinov_onnx_options *o, co
         snprintf(out->name, sizeof out->name, "%s.L%02d", names[kind], layer);
 }
 
-static void take(struct net *n, const dinov_onnx_port_of *port, const char *y)
+static void take(struct net *n, const dinov_onnx_feature *port, const char *y)
 {
     static const char *const names[3] = {"batch", "tokens", NULL}, *const patches[3] = {"batch", "patches", NULL};
     const int64_t R = n->m->registers, zero = 0, axis = 1, before = 1 + R, batch = n->o->batch ? n->o->batch : -1;
@@ -377,12 +377,12 @@ static void take(struct net *n, const dinov_onnx_port_of *port, const char *y)
 /* The outputs of one layer, after the final norm. */
 static void give(struct net *n, const char *x, int index)
 {
-    dinov_onnx_port_of port;
-    char              *name = dinov_onnx_text(n->g, "norm.L%02d", n->o->layers[index]);
+    dinov_onnx_feature port;
+    char              *name = dinov_onnx_print(n->g, "norm.L%02d", n->o->layers[index]);
     if (n->g->failed) return;
     const char *y = layer_norm(n, n->o->hf_names ? "last_hidden_state" : name, x, "norm.weight", "norm.bias");
     for (size_t i = 0; i < ports_of_layer(n->o); i++) {
-        dinov_onnx_port_at(&port, n->o, n->m, (size_t)index * ports_of_layer(n->o) + i);
+        dinov_onnx_feature_at(&port, n->o, n->m, (size_t)index * ports_of_layer(n->o) + i);
         take(n, &port, y);
     }
 }
@@ -407,7 +407,7 @@ dinov_status dinov_onnx_vit(dinov_onnx_graph *g, const dinov_weights *weights, c
     struct net         n = {.g = g, .w = weights, .m = m, .o = o, .tokens = -1};
     if (o->height) n.tokens = 1 + m->registers + o->height / m->patch * (o->width / m->patch);
 
-    g->proto.name = dinov_onnx_text(g, "%s", "dinov2");
+    g->proto.name = dinov_onnx_print(g, "%s", "dinov2");
     const char *x = embed(&n, input(&n));
     for (int64_t i = 0; i < m->depth && !g->failed; i++) {
         x = block(&n, x, i);

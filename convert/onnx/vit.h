@@ -35,14 +35,14 @@ typedef enum dinov_onnx_kind {
 } dinov_onnx_kind;
 
 /* Outputs in the graph's order. */
-typedef struct dinov_onnx_port_of {
+typedef struct dinov_onnx_feature {
     char            name[24]; /* as dinov-infer names its files: "patch", "patch.L03" */
     dinov_onnx_kind kind;
     int             index; /* of options->layers */
-} dinov_onnx_port_of;
+} dinov_onnx_feature;
 
-size_t dinov_onnx_port_count(const dinov_onnx_options *o);
-void   dinov_onnx_port_at(dinov_onnx_port_of *out, const dinov_onnx_options *o, const dinov_model *model, size_t i);
+size_t dinov_onnx_feature_count(const dinov_onnx_options *o);
+void   dinov_onnx_feature_at(dinov_onnx_feature *out, const dinov_onnx_options *o, const dinov_model *model, size_t i);
 
 /* Checked options. `weights` stay alive as long as the graph. ERR_NOMEM. */
 dinov_status dinov_onnx_vit(dinov_onnx_graph *g, const dinov_weights *weights, const dinov_onnx_options *o, dinov_error *err);

@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "base/dtype.h"
+#include "convert/onnx/order.h"
 #include "convert/onnx/protobuf.h"
 
 #include <stdlib.h>
@@ -553,83 +554,6 @@ static dinov_status find_makers(dinov_onnx *m, dinov_error *err)
     return DINOV_OK;
 }
 
-/* The node that makes the k-th input, or NONE. */
-static int32_t needed(const dinov_onnx *m, size_t node, uint32_t k)
-{
-    return dinov_onnx_maker(m, dinov_onnx_in(m, (int32_t)node, k));
-}
-
-static bool in_order(const dinov_onnx *m)
-{
-    for (size_t i = 0; i < m->node_count; i++)
-        for (uint32_t k = 0; k < m->nodes[i].ins; k++)
-            if (needed(m, i, k) >= (int32_t)i) return false;
-    return true;
-}
-
-/* Working memory of the sort: by node, and `users` by slot. */
-struct sorting {
-    uint32_t        *waits, *first, *users, *order; /* inputs not made yet; where its users begin; users; nodes in order */
-    int32_t         *place;
-    dinov_onnx_node *nodes;
-};
-
-/* Nodes in an order in which each value is made before it is used; false when some wait for each other. */
-static bool sort_nodes(dinov_onnx *m, const struct sorting *s)
-{
-    size_t n = m->node_count, done = 0, ready = 0;
-    memset(s->first, 0, (n + 1) * sizeof *s->first);
-    for (size_t i = 0; i < n; i++) {
-        s->waits[i] = 0;
-        for (uint32_t k = 0; k < m->nodes[i].ins; k++)
-            if (needed(m, i, k) != DINOV_ONNX_NONE) s->waits[i]++, s->first[needed(m, i, k) + 1]++;
-    }
-    for (size_t i = 0; i < n; i++) s->first[i + 1] += s->first[i];
-    for (size_t i = n; i-- > 0;) /* from the last: users of a node fill its part from the end, and `first` comes to its beginning */
-        for (uint32_t k = 0; k < m->nodes[i].ins; k++)
-            if (needed(m, i, k) != DINOV_ONNX_NONE) s->users[--s->first[needed(m, i, k) + 1]] = (uint32_t)i;
-    for (size_t i = 0; i < n; i++)
-        if (s->waits[i] == 0) s->order[ready++] = (uint32_t)i;
-    /* first[i + 1] is now where the users of i begin, and first[i + 2] where they end; of the last node, with the last user. */
-    size_t users = 0;
-    for (size_t i = 0; i < n; i++) users += s->waits[i];
-    for (; done < ready; done++) {
-        size_t i = s->order[done], end = i + 2 <= n ? s->first[i + 2] : users;
-        for (size_t k = s->first[i + 1]; k < end; k++)
-            if (--s->waits[s->users[k]] == 0) s->order[ready++] = s->users[k];
-    }
-    if (ready < n) return false;
-    for (size_t i = 0; i < n; i++) s->nodes[i] = m->nodes[s->order[i]], s->place[s->order[i]] = (int32_t)i;
-    memcpy(m->nodes, s->nodes, n * sizeof *m->nodes);
-    for (size_t i = 0; i < m->value_count; i++)
-        if (m->values[i].node != DINOV_ONNX_NONE) m->values[i].node = s->place[m->values[i].node];
-    return true;
-}
-
-/* ONNX demands this order and some tools do not keep it. With it, no walk back along makers can turn in a circle. */
-static dinov_status order_nodes(dinov_onnx *m, dinov_error *err)
-{
-    if (in_order(m)) return DINOV_OK;
-    size_t         n = m->node_count;
-    struct sorting s = {
-        dinov_alloc(n, sizeof *s.waits), dinov_alloc(n + 1, sizeof *s.first), dinov_alloc(m->slot_count, sizeof *s.users),
-        dinov_alloc(n, sizeof *s.order), dinov_alloc(n, sizeof *s.place),     dinov_alloc(n, sizeof *s.nodes)};
-    dinov_status status = DINOV_OK;
-    if (!s.waits || !s.first || !s.users || !s.order || !s.place || !s.nodes)
-        status = dinov_fail_nomem(err, m->where, "the order of nodes");
-    else if (!sort_nodes(m, &s))
-        status = dinov_fail(err, DINOV_ERR_FORMAT, "ONNX-NAME",
-                            "%s: some nodes of this ONNX model wait for each other's values in a circle; run onnx.checker on it",
-                            m->where);
-    dinov_free(s.waits);
-    dinov_free(s.first);
-    dinov_free(s.users);
-    dinov_free(s.order);
-    dinov_free(s.place);
-    dinov_free(s.nodes);
-    return status;
-}
-
 static dinov_status find_graph(dinov_onnx *m, dinov_cursor c, dinov_pb_field *graph, dinov_error *err)
 {
     dinov_pb_field f, g;
@@ -671,7 +595,7 @@ static dinov_status read_graph(dinov_onnx *m, const dinov_pb_field *graph, dinov
     if (status == DINOV_OK) status = number_values(m, &n, mentions, err);
     dinov_free(mentions);
     if (status == DINOV_OK) status = find_makers(m, err);
-    return status == DINOV_OK ? order_nodes(m, err) : status;
+    return status == DINOV_OK ? dinov_onnx_order(m, err) : status;
 }
 
 dinov_status dinov_onnx_open(dinov_onnx *out, dinov_files *files, const void *data, size_t size, const char *where,

@@ -96,8 +96,8 @@ static Onnx__StringStringEntryProto *entry(dinov_onnx_graph *g, const char *key,
     Onnx__StringStringEntryProto *e = dinov_onnx_take(g, sizeof *e);
     if (!e) return NULL;
     onnx__string_string_entry_proto__init(e);
-    e->key   = dinov_onnx_text(g, "%s", key);
-    e->value = dinov_onnx_text(g, "%s", value);
+    e->key   = dinov_onnx_print(g, "%s", key);
+    e->value = dinov_onnx_print(g, "%s", value);
     return e;
 }
 
@@ -107,8 +107,8 @@ static void point_outside(struct writer *w, size_t i)
     dinov_onnx_graph              *g      = &w->graph;
     Onnx__TensorProto             *t      = &w->tensors[i];
     Onnx__StringStringEntryProto **list   = dinov_onnx_take(g, 3 * sizeof *list);
-    char                          *offset = dinov_onnx_text(g, "%llu", (unsigned long long)w->offsets[i]);
-    char                          *length = dinov_onnx_text(g, "%llu", (unsigned long long)dinov_onnx_weight_size(&g->weights[i]));
+    char                          *offset = dinov_onnx_print(g, "%llu", (unsigned long long)w->offsets[i]);
+    char                          *length = dinov_onnx_print(g, "%llu", (unsigned long long)dinov_onnx_weight_size(&g->weights[i]));
     if (g->failed) return;
     list[0]              = entry(g, "location", w->location);
     list[1]              = entry(g, "offset", offset);
@@ -245,14 +245,14 @@ static char *data_name(struct writer *w, const dinov_onnx_options *o, const char
     if (dinov_sha256_init(&sha, NULL) != DINOV_OK) return NULL;
     dinov_sha256_add(&sha, what, strlen(what));
     dinov_sha256_done(&sha, hex);
-    return dinov_onnx_text(&w->graph, "%.*s-%.8s.data", size, base, hex);
+    return dinov_onnx_print(&w->graph, "%.*s-%.8s.data", size, base, hex);
 }
 
 static dinov_status open_data(struct writer *w, bool overwrite, dinov_error *err)
 {
     const char *slash  = strrchr(w->path, '/');
     int         folder = slash ? (int)(slash + 1 - w->path) : 0;
-    char       *path   = dinov_onnx_text(&w->graph, "%.*s%s", folder, w->path, w->location);
+    char       *path   = dinov_onnx_print(&w->graph, "%.*s%s", folder, w->path, w->location);
     if (!path) return dinov_fail_nomem(err, w->where, "the name of its data");
     return dinov_out_open(&w->data, path, overwrite, err);
 }

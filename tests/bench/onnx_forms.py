@@ -8,7 +8,6 @@ graph and `--fuse ort`, both with `--size`. Outputs are compared first; then the
 time. Medians [min max]; a ratio above 1 means that ours is faster. Exit 77 when something needed is absent, 1 when outputs differ.
 """
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -77,18 +76,8 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=15)
     args = parser.parse_args()
-    if "DINOV_UPSTREAM" not in os.environ:
-        print("skipped: DINOV_UPSTREAM is not set")
-        sys.exit(77)
-    try:
-        import onnxruntime
-        import torch
-    except ImportError as missing:
-        print(f"skipped: {missing}")
-        sys.exit(77)
-    cpu = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
-    print(f"{time.strftime('%Y-%m-%d')}, {cpu[0]} x {len(cpu)}, {args.threads} threads, onnxruntime {onnxruntime.__version__}, torch {torch.__version__}\n")
-    print("| model | side | official export, ms | portable, ms | ratio | `--fuse ort`, ms | ratio |\n|---|---|---|---|---|---|---|")
+    ort.begin(args.threads)
+    print("\n| model | side | official export, ms | portable, ms | ratio | `--fuse ort`, ms | ratio |\n|---|---|---|---|---|---|---|")
     for case in args.cases:
         name, side = case.split(":")
         with tempfile.TemporaryDirectory() as work:

@@ -125,14 +125,8 @@ def compare(args, name, work):
     print(f"  peak memory    ours {spread(fresh['ours'][:, 2], 1 / 1024, 0)} MiB, ONNX Runtime {spread(fresh['peer'][:, 2], 1 / 1024, 0)} MiB, ours takes {ratios(fresh['ours'][:, 2], fresh['peer'][:, 2])} x", flush=True)
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("bin")
-    parser.add_argument("names", nargs="*")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--pairs", type=int, default=15)
-    parser.add_argument("--side", type=int, default=224)
-    args = parser.parse_args()
+def begin(threads):
+    """What the figures were made on; ends with 77 where something needed is absent."""
     if "DINOV_UPSTREAM" not in os.environ:
         print("skipped: DINOV_UPSTREAM is not set")
         sys.exit(77)
@@ -143,7 +137,18 @@ def main():
         print(f"skipped: {missing}")
         sys.exit(77)
     cpu = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
-    print(f"{time.strftime('%Y-%m-%d')}, {cpu[0] if cpu else platform.machine()} x {len(cpu)}, onnxruntime {onnxruntime.__version__}, torch {torch.__version__}")
+    print(f"{time.strftime('%Y-%m-%d')}, {cpu[0] if cpu else platform.machine()} x {len(cpu)}, {threads} threads, onnxruntime {onnxruntime.__version__}, torch {torch.__version__}")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("bin")
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--side", type=int, default=224)
+    args = parser.parse_args()
+    begin(args.threads)
     for name in args.names or ["S", "B"]:
         with tempfile.TemporaryDirectory() as work:
             compare(args, name, work)

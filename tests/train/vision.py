@@ -5,13 +5,14 @@ import sys
 
 try:
     import torch
+    from torch import library
 
     try:
         from torchvision import transforms
     except RuntimeError:
         for name in [n for n in sys.modules if n.startswith("torchvision")]:
             del sys.modules[name]
-        _operators = torch.library.Library("torchvision", "DEF")
+        _operators = library.Library("torchvision", "DEF")
         for _operator in ("nms", "qnms"):
             _operators.define(_operator + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         from torchvision import transforms
