@@ -51,7 +51,7 @@ dinov_status dinov_fail_errno(dinov_error *err, int errnum, const char *code, co
     return status;
 }
 
-_Noreturn void dinov_bug(const char *file, int line, const char *condition)
+void dinov_bug(const char *file, int line, const char *condition)
 {
     fprintf(stderr, "dinov: internal error at %s:%d: expected %s. This is a bug; please report it.\n", file, line,
             condition);

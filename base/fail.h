@@ -35,7 +35,7 @@ dinov_status dinov_fail_errno(dinov_error *err, int errnum, const char *code, co
     } while (0)
 
 /* Says where our own code broke its promise, then ends the process with exit code 70. */
-_Noreturn void dinov_bug(const char *file, int line, const char *condition);
+__attribute__((noreturn)) void dinov_bug(const char *file, int line, const char *condition);
 
 #define DINOV_ASSERT(cond) ((cond) ? (void)0 : dinov_bug(__FILE__, __LINE__, #cond))
 

@@ -148,7 +148,7 @@ dinov_status dinov_neighbours(dinov_neighbour *out, int64_t k, const float *quer
         status = dinov_fail_nomem(err, "k-NN", "unit vectors and their products");
         goto fail;
     }
-    ops->linear_pack_bias(s.zero, NULL, PANEL, DINOV_ACT_NONE);
+    ops->linear_pack_bias(&(dinov_stream){0}, s.zero, NULL, PANEL, DINOV_ACT_NONE);
     unit_rows(&s, s.query, query, queries);
     for (s.first = 0; s.first < items; s.first += PANEL) {
         s.count = items - s.first < PANEL ? items - s.first : PANEL;

@@ -244,7 +244,7 @@ static dinov_mat outputs_of(const dinov_probe *p, int64_t rows)
 static void pack_kind(dinov_probe *p, const struct kind *k)
 {
     p->ops->linear_pack(&p->stream, k->packed, k->weight, p->rate_count * p->classes, k->inputs, DINOV_ACT_NONE);
-    p->ops->linear_pack_bias(k->packed_bias, k->bias, p->rate_count * p->classes, DINOV_ACT_NONE);
+    p->ops->linear_pack_bias(&p->stream, k->packed_bias, k->bias, p->rate_count * p->classes, DINOV_ACT_NONE);
 }
 
 static void forward_kind(dinov_probe *p, const struct kind *k, int64_t rows)

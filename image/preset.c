@@ -145,18 +145,33 @@ static void normalise(float *out, const uint8_t *rgb, int64_t pixels, const dino
         for (int64_t i = 0; i < pixels; i++) out[c * pixels + i] = value[c][rgb[3 * i + c]];
 }
 
+dinov_status dinov_preset_plan(dinov_resize_plan *plan, const dinov_preset *preset, int64_t patch, const dinov_image *image,
+                               dinov_error *err)
+{
+    int64_t w, h, resized_w, resized_h;
+    DINOV_TRY(dinov_preset_size(preset, patch, image->width, image->height, &w, &h, err));
+    dinov_window window = resized_window(preset, image, w, h, &resized_w, &resized_h);
+    return dinov_resize_plan_init(plan, window, resized_w, resized_h, image->width, image->height, err);
+}
+
 dinov_status dinov_preset_apply(const dinov_preset *preset, int64_t patch, const dinov_preprocess *preprocess, dinov_image *image,
                                 float *pixels, dinov_error *err)
 {
-    int64_t w, h, resized_w, resized_h;
+    dinov_resize_plan plan = {0};
+    uint8_t          *rgb  = NULL;
+    dinov_status      status;
 
     if (preset->kind != DINOV_PRESET_EVAL) DINOV_TRY(dinov_image_turn(image, err));
-    DINOV_TRY(dinov_preset_size(preset, patch, image->width, image->height, &w, &h, err));
-    dinov_window window = resized_window(preset, image, w, h, &resized_w, &resized_h);
-    uint8_t     *rgb    = dinov_alloc((size_t)(w * h), 3);
-    if (!rgb) return dinov_fail_nomem(err, "image", "the resized picture");
-    dinov_status status = dinov_resize_bicubic(rgb, window, resized_w, resized_h, image->pixels, image->width, image->height, err);
-    if (status == DINOV_OK) normalise(pixels, rgb, w * h, preprocess);
+    DINOV_TRY_GOTO(dinov_preset_plan(&plan, preset, patch, image, err));
+    rgb = dinov_alloc((size_t)(plan.width * plan.height), 3);
+    if (!rgb) {
+        status = dinov_fail_nomem(err, "image", "the resized picture");
+        goto fail;
+    }
+    DINOV_TRY_GOTO(dinov_resize_run(rgb, &plan, image->pixels, image->width, err));
+    normalise(pixels, rgb, plan.width * plan.height, preprocess);
+fail:
+    dinov_resize_plan_clear(&plan);
     dinov_free(rgb);
     return status;
 }

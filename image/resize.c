@@ -12,17 +12,9 @@
 #include "base/alloc.h"
 
 #include <math.h>
-#include <stdbool.h>
 #include <string.h>
 
-enum { FRACTION = 32 - 8 - 2, STRIP = 48, ROWS = STRIP / 3 };
-
-/* For output i: its first input and how many, and `most` coefficients, the unused ones zero. */
-struct taps {
-    int64_t  most;
-    int32_t *first, *count; /* [outputs] */
-    int32_t *weight;        /* [outputs, most] */
-};
+enum { FRACTION = DINOV_TAP_BITS, STRIP = 48, ROWS = STRIP / 3 };
 
 static double bicubic(double x)
 {
@@ -33,23 +25,23 @@ static double bicubic(double x)
     return 0.0;
 }
 
-static void taps_clear(struct taps *t)
+static void taps_clear(dinov_taps *t)
 {
     dinov_free(t->first);
     dinov_free(t->count);
     dinov_free(t->weight);
-    *t = (struct taps){0};
+    *t = (dinov_taps){0};
 }
 
 /* Outputs [from, from + count) of a resize from `in` to `out` samples. */
-static dinov_status taps_init(struct taps *t, int64_t in, int64_t out, int64_t from, int64_t count, dinov_error *err)
+static dinov_status taps_init(dinov_taps *t, int64_t in, int64_t out, int64_t from, int64_t count, dinov_error *err)
 {
     double  scale   = (double)in / (double)out;
     double  stretch = scale < 1.0 ? 1.0 : scale;
     double  support = 2.0 * stretch;
     double *exact;
 
-    *t        = (struct taps){.most = (int64_t)ceil(support) * 2 + 1};
+    *t        = (dinov_taps){.most = (int64_t)ceil(support) * 2 + 1};
     exact     = dinov_alloc((size_t)t->most, sizeof *exact);
     t->first  = dinov_alloc((size_t)count, sizeof *t->first);
     t->count  = dinov_alloc((size_t)count, sizeof *t->count);
@@ -106,16 +98,15 @@ static inline __attribute__((always_inline)) void blend(uint8_t *out, const uint
     }
 }
 
-/* One direction. `in` is the first input sample any output needs, number `origin` along the taps. */
+/* One direction. `in` is the first input sample any output needs. */
 struct pass {
-    uint8_t           *out;
-    const uint8_t     *in;
-    int64_t            in_stride;   /* bytes from one input row to the next */
-    int64_t            width, rows; /* of the output */
-    const struct taps *taps;
-    int64_t            origin;
-    uint8_t           *strips;  /* rows pass: [columns, STRIP] */
-    int64_t            columns; /* rows pass: input columns needed */
+    uint8_t          *out;
+    const uint8_t    *in;
+    int64_t           in_stride;   /* bytes from one input row to the next */
+    int64_t           width, rows; /* of the output */
+    const dinov_taps *taps;
+    uint8_t          *strips;  /* rows pass: [columns, STRIP] */
+    int64_t           columns; /* rows pass: input columns needed */
 };
 
 /* Columns: every output row from some input rows. */
@@ -123,7 +114,7 @@ static inline __attribute__((always_inline)) void columns_body(const struct pass
 {
     int64_t bytes = 3 * p->width;
     for (int64_t y = 0; y < p->rows; y++) {
-        const uint8_t *in     = p->in + (p->taps->first[y] - p->origin) * p->in_stride;
+        const uint8_t *in     = p->in + p->taps->first[y] * p->in_stride;
         const int32_t *weight = p->taps->weight + y * p->taps->most;
         uint8_t       *out    = p->out + y * bytes;
         int64_t        x      = 0;
@@ -149,7 +140,7 @@ static inline __attribute__((always_inline)) void rows_body(const struct pass *p
         }
         for (int64_t x = 0; x < p->width; x++) {
             uint8_t        column[STRIP];
-            const uint8_t *in = p->strips + (p->taps->first[x] - p->origin) * STRIP;
+            const uint8_t *in = p->strips + p->taps->first[x] * STRIP;
             blend(column, in, STRIP, p->taps->weight + x * p->taps->most, p->taps->count[x]);
             for (int64_t r = 0; r < rows; r++)
                 for (int c = 0; c < 3; c++) p->out[3 * ((y + r) * p->width + x) + c] = column[c * ROWS + r];
@@ -170,57 +161,71 @@ static int                                  has_avx2(void) { return __builtin_cp
 static int has_avx2(void) { return 0; }
 #endif
 
-/* The inputs any of `count` outputs needs: [*first, *first + *inputs). */
-static void reach(const struct taps *t, int64_t count, int64_t *first, int64_t *inputs)
+/* The inputs any of `count` outputs needs: [*first, *first + *inputs). From now on taps count from *first. */
+static void reach(dinov_taps *t, int64_t count, int64_t *first, int64_t *inputs)
 {
     int64_t begin = INT64_MAX, end = 0;
     for (int64_t i = 0; i < count; i++) {
         if (t->first[i] < begin) begin = t->first[i];
         if (t->first[i] + t->count[i] > end) end = t->first[i] + t->count[i];
     }
+    for (int64_t i = 0; i < count; i++) t->first[i] -= (int32_t)begin;
     *first  = begin;
     *inputs = end - begin;
 }
 
 /* The 8-bit rounding between the passes makes their order visible. Pillow filters rows first; since
  * 13.0 columns first when the height shrinks by more than twice what the width does. */
-static int columns_first(int64_t in_width, int64_t in_height, int64_t out_width, int64_t out_height)
+static bool columns_first(int64_t in_width, int64_t in_height, int64_t out_width, int64_t out_height)
 {
     return out_height < in_height && in_height - out_height > 2 * (in_width - out_width);
 }
 
-dinov_status dinov_resize_bicubic(uint8_t *out, dinov_window window, int64_t out_width, int64_t out_height, const uint8_t *in,
-                                  int64_t in_width, int64_t in_height, dinov_error *err)
+void dinov_resize_plan_clear(dinov_resize_plan *plan)
 {
-    struct taps  across = {0}, down = {0};
-    uint8_t     *middle = NULL, *strips = NULL;
-    dinov_status status = DINOV_OK;
-    bool         widths = in_width != out_width, heights = in_height != out_height; /* a pass that is the identity is left out */
-    int64_t      column = window.x, columns = window.width, row = window.y, rows = window.height; /* input needed */
+    taps_clear(&plan->across);
+    taps_clear(&plan->down);
+}
 
+dinov_status dinov_resize_plan_init(dinov_resize_plan *plan, dinov_window window, int64_t out_width, int64_t out_height,
+                                    int64_t in_width, int64_t in_height, dinov_error *err)
+{
     DINOV_ASSERT(window.x >= 0 && window.y >= 0 && window.width > 0 && window.height > 0 && window.x + window.width <= out_width &&
                  window.y + window.height <= out_height);
-    if (widths) {
-        DINOV_TRY_GOTO(taps_init(&across, in_width, out_width, window.x, window.width, err));
-        reach(&across, window.width, &column, &columns);
+    *plan = (dinov_resize_plan){.width      = window.width,
+                                .height     = window.height,
+                                .x          = window.x,
+                                .y          = window.y,
+                                .columns    = window.width,
+                                .rows       = window.height,
+                                .down_first = columns_first(in_width, in_height, out_width, out_height)};
+    if (in_width != out_width) {
+        DINOV_TRY(taps_init(&plan->across, in_width, out_width, window.x, window.width, err));
+        reach(&plan->across, window.width, &plan->x, &plan->columns);
     }
-    if (heights) {
-        DINOV_TRY_GOTO(taps_init(&down, in_height, out_height, window.y, window.height, err));
-        reach(&down, window.height, &row, &rows);
+    if (in_height != out_height) {
+        DINOV_TRY(taps_init(&plan->down, in_height, out_height, window.y, window.height, err));
+        reach(&plan->down, window.height, &plan->y, &plan->rows);
     }
-    bool        swap      = columns_first(in_width, in_height, out_width, out_height);
-    struct pass by_row    = {.out     = out,
-                             .width   = window.width,
-                             .rows    = swap ? window.height : rows,
-                             .taps    = &across,
-                             .origin  = column,
-                             .columns = columns};
-    struct pass by_column = {
-        .out = out, .width = swap ? columns : window.width, .rows = window.height, .taps = &down, .origin = row};
-    struct pass *first = heights && (swap || !widths) ? &by_column : &by_row;
-    first->in          = in + 3 * (row * in_width + column);
-    first->in_stride   = 3 * in_width;
-    if (widths) strips = dinov_calloc((size_t)columns, STRIP);
+    return DINOV_OK;
+}
+
+dinov_status dinov_resize_run(uint8_t *out, const dinov_resize_plan *plan, const uint8_t *in, int64_t in_width, dinov_error *err)
+{
+    bool         widths = plan->across.most, heights = plan->down.most, swap = plan->down_first;
+    uint8_t     *middle = NULL, *strips = NULL;
+    dinov_status status = DINOV_OK;
+    struct pass  by_row = {.out     = out,
+                           .width   = plan->width,
+                           .rows    = swap ? plan->height : plan->rows,
+                           .taps    = &plan->across,
+                           .columns = plan->columns};
+    struct pass  by_column = {.out = out, .width = swap ? plan->columns : plan->width, .rows = plan->height, .taps = &plan->down};
+    struct pass *first     = heights && (swap || !widths) ? &by_column : &by_row;
+
+    first->in        = in + 3 * (plan->y * in_width + plan->x);
+    first->in_stride = 3 * in_width;
+    if (widths) strips = dinov_calloc((size_t)plan->columns, STRIP);
     if (widths && heights) middle = dinov_alloc((size_t)(first->width * first->rows), 3);
     if ((widths && !strips) || (widths && heights && !middle)) {
         status = dinov_fail_nomem(err, "image", "its resize");
@@ -236,12 +241,20 @@ dinov_status dinov_resize_bicubic(uint8_t *out, dinov_window window, int64_t out
     if (heights && swap) (has_avx2() ? columns_avx2 : columns_plain)(&by_column);
     if (widths) (has_avx2() ? rows_avx2 : rows_plain)(&by_row);
     if (heights && !swap) (has_avx2() ? columns_avx2 : columns_plain)(&by_column);
-    for (int64_t y = 0; !widths && !heights && y < rows; y++)
-        memcpy(out + 3 * columns * y, first->in + y * first->in_stride, 3 * (size_t)columns);
+    for (int64_t y = 0; !widths && !heights && y < plan->rows; y++)
+        memcpy(out + 3 * plan->columns * y, first->in + y * first->in_stride, 3 * (size_t)plan->columns);
 fail:
     dinov_free(middle);
     dinov_free(strips);
-    taps_clear(&across);
-    taps_clear(&down);
+    return status;
+}
+
+dinov_status dinov_resize_bicubic(uint8_t *out, dinov_window window, int64_t out_width, int64_t out_height, const uint8_t *in,
+                                  int64_t in_width, int64_t in_height, dinov_error *err)
+{
+    dinov_resize_plan plan;
+    dinov_status      status = dinov_resize_plan_init(&plan, window, out_width, out_height, in_width, in_height, err);
+    if (status == DINOV_OK) status = dinov_resize_run(out, &plan, in, in_width, err);
+    dinov_resize_plan_clear(&plan);
     return status;
 }

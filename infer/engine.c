@@ -1,59 +1,43 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The engine: a model ready to run, memory for its activations, and features out of the residual
- * stream. A batch runs as groups of a few hundred tokens. While there are at least as many groups as
- * threads, each thread takes whole groups (no waiting for one another); what is left runs with all
- * threads on one group. Both give the same bits, because every op does.
+ * The engine: what dinov/infer.h promises, checked here and run by the CPU (host.c) or by devices (remote.c).
  */
-#include "dinov/infer.h"
+#include "infer/engine.h"
 
 #include "base/alloc.h"
-#include "base/pool.h"
-#include "model/vit.h"
 
-#include <stdbool.h>
 #include <string.h>
 
-enum { GROUP_TOKENS = 256 };
-
 struct dinov_engine {
-    dinov_vit        vit;
+    dinov_model      model;
     dinov_preprocess preprocess;
-    dinov_pool      *pool;
-
-    struct lane {
-        void  *memory;
-        size_t size;
-    } *lanes; /* [threads] activations */
-
-    float  *pos; /* position embeddings of the last grid used */
-    int64_t pos_h, pos_w;
+    dinov_host      *host; /* or */
+    dinov_remote    *remote;
 };
-
-static int threads_of(const dinov_engine *e) { return dinov_pool_threads(e->pool); }
 
 dinov_status dinov_engine_open_weights(dinov_engine **out, const dinov_weights *weights,
                                        const dinov_engine_options *options, dinov_error *err)
 {
-    const dinov_ops *ops;
-    dinov_status     status;
+    static const dinov_engine_options none = {0};
+    const dinov_engine_options       *o    = options ? options : &none;
+    bool                              cpu  = !o->device || strcmp(o->device, "cpu") == 0;
+    dinov_dtype                       real = o->compute ? o->compute : DINOV_F32;
+    dinov_status                      status;
 
     *out = NULL;
-    DINOV_TRY(dinov_ops_cpu(&ops, options ? options->isa : NULL, err));
+    if (real != DINOV_F32 && (cpu || (real != DINOV_BF16 && real != DINOV_F16)))
+        return dinov_fail(err, DINOV_ERR_CONFIG, "OPT-COMPUTE", "compute in %s: expected %s", dinov_dtype_name(real),
+                          cpu ? "f32, which is all a CPU does here; bf16 and f16 need --device cuda" : "f32, bf16 or f16");
     dinov_engine *e = dinov_calloc(1, sizeof *e);
     if (!e) return dinov_fail_nomem(err, "engine", "itself");
-    DINOV_TRY_GOTO(dinov_pool_new(&e->pool, options ? options->threads : 0, err));
-    e->lanes = dinov_calloc((size_t)threads_of(e), sizeof *e->lanes);
-    if (!e->lanes) {
-        status = dinov_fail_nomem(err, "engine", "its lanes");
-        goto fail;
-    }
-    DINOV_TRY_GOTO(dinov_vit_init(&e->vit, weights, ops, e->pool, err));
+    e->model      = weights->model;
     e->preprocess = weights->preprocess;
-    *out          = e;
-    return DINOV_OK;
-fail:
-    dinov_engine_close(&e);
+    status        = cpu ? dinov_host_open(&e->host, weights, o->threads, o->isa, err)
+                        : dinov_remote_open(&e->remote, weights, o->device, real, err);
+    if (status == DINOV_OK)
+        *out = e;
+    else
+        dinov_engine_close(&e);
     return status;
 }
 
@@ -72,126 +56,25 @@ dinov_status dinov_engine_open(dinov_engine **out, const char *path, const dinov
 void dinov_engine_close(dinov_engine **engine)
 {
     if (!engine || !*engine) return;
-    dinov_engine *e = *engine;
-    *engine         = NULL;
-    for (int i = 0; e->lanes && i < threads_of(e); i++) dinov_free(e->lanes[i].memory);
-    dinov_free(e->lanes);
-    dinov_free(e->pos);
-    dinov_vit_clear(&e->vit);
-    dinov_pool_free(&e->pool);
-    dinov_free(e);
+    dinov_host_close(&(*engine)->host);
+    dinov_remote_close(&(*engine)->remote);
+    dinov_free(*engine);
+    *engine = NULL;
 }
 
-const dinov_model      *dinov_engine_model(const dinov_engine *e) { return &e->vit.config; }
+const dinov_model      *dinov_engine_model(const dinov_engine *e) { return &e->model; }
 const dinov_preprocess *dinov_engine_preprocess(const dinov_engine *e) { return &e->preprocess; }
-const char             *dinov_engine_isa(const dinov_engine *e) { return e->vit.ops->name; }
-int                     dinov_engine_threads(const dinov_engine *e) { return threads_of(e); }
+const char *dinov_engine_isa(const dinov_engine *e) { return e->host ? dinov_host_isa(e->host) : dinov_remote_isa(e->remote); }
+int         dinov_engine_threads(const dinov_engine *e) { return e->host ? dinov_host_threads(e->host) : 0; }
+int         dinov_engine_lanes(const dinov_engine *e) { return e->host ? 1 : dinov_remote_lanes(e->remote); }
+bool        dinov_engine_resizes(const dinov_engine *e) { return e->remote && e->model.channels == 3; }
+double      dinov_engine_busy(dinov_engine *e) { return e->host ? 0 : dinov_remote_busy(e->remote); }
+int         dinov_engine_devices(const dinov_engine *e) { return e->host ? 0 : dinov_remote_devices(e->remote); }
 
-/* ---- One call of dinov_engine_run ---- */
-
-struct run {
-    dinov_engine         *engine;
-    const float          *pixels;
-    int64_t               images, h, w, group, last;
-    const dinov_features *features;
-    size_t                count;
-};
-
-/* What a tap needs to put a group's rows in place. */
-struct group {
-    const struct run *run;
-    int64_t           first, images;
-};
-
-static int64_t block_of(const dinov_features *f, int64_t depth) { return f->layer < 0 ? depth + f->layer : f->layer; }
-
-static void mean_of_rows(float *out, const dinov_mat *x, int64_t first, int64_t rows)
+int64_t dinov_engine_batch(const dinov_engine *e, int64_t height, int64_t width)
 {
-    for (int64_t c = 0; c < x->cols; c++) {
-        double sum = 0;
-        for (int64_t r = 0; r < rows; r++) sum += (double)((const float *)x->data)[(first + r) * x->ld + c];
-        out[c] = (float)(sum / (double)rows);
-    }
-}
-
-static void copy_rows(float *out, const dinov_mat *x, int64_t first, int64_t rows)
-{
-    for (int64_t r = 0; r < rows; r++)
-        memcpy(out + r * x->cols, (const float *)x->data + (first + r) * x->ld, (size_t)x->cols * sizeof(float));
-}
-
-static void take_features(const struct group *g, const dinov_features *f, const dinov_mat *x)
-{
-    int64_t C = x->cols, N = g->run->h * g->run->w, R = g->run->engine->vit.config.registers, T = 1 + R + N;
-    for (int64_t i = 0; i < g->images; i++) {
-        int64_t image = g->first + i, row = i * T;
-        if (f->cls) copy_rows(f->cls + image * C, x, row, 1);
-        if (f->reg) copy_rows(f->reg + image * R * C, x, row + 1, R);
-        if (f->patch) copy_rows(f->patch + image * N * C, x, row + 1 + R, N);
-        if (f->mean) mean_of_rows(f->mean + image * C, x, row + 1 + R, N);
-    }
-}
-
-static void tap(void *arg, int64_t block, dinov_stream *s, const dinov_mat *x, dinov_mat *spare)
-{
-    const struct group *g   = arg;
-    const dinov_vit    *vit = &g->run->engine->vit;
-    bool                normed = false;
-
-    for (size_t i = 0; i < g->run->count; i++) {
-        const dinov_features *f = &g->run->features[i];
-        if (block_of(f, vit->config.depth) != block) continue;
-        if (!f->no_norm && !normed) {
-            vit->ops->layernorm(s, spare, x, vit->norm_weight, vit->norm_bias, vit->config.ln_eps);
-            normed = true;
-        }
-        take_features(g, f, f->no_norm ? x : spare);
-    }
-}
-
-static void run_group(const struct run *run, int64_t index, dinov_pool *pool, struct lane *lane)
-{
-    const dinov_vit *vit   = &run->engine->vit;
-    int64_t          first = index * run->group;
-    struct group     g     = {run, first, run->images - first < run->group ? run->images - first : run->group};
-    int64_t          image = vit->config.channels * run->h * run->w * vit->config.patch * vit->config.patch;
-
-    dinov_vit_forward(vit, pool, lane->memory, run->pixels + first * image, run->engine->pos, g.images, run->h, run->w,
-                      run->last, tap, &g);
-}
-
-static void run_alone(void *arg, int64_t block, int worker)
-{
-    const struct run *run = arg;
-    run_group(run, block, NULL, &run->engine->lanes[worker]);
-}
-
-static dinov_status grow(struct lane *lane, size_t size, dinov_error *err)
-{
-    if (size <= lane->size) return DINOV_OK;
-    dinov_free(lane->memory);
-    lane->size   = 0;
-    lane->memory = dinov_alloc_aligned(size, 1);
-    if (!lane->memory)
-        return dinov_fail(err, DINOV_ERR_NOMEM, "MEM", "engine: out of memory for %zu MiB of activations; a smaller picture or batch needs less", size >> 20);
-    lane->size = size;
-    return DINOV_OK;
-}
-
-static dinov_status prepare_pos(dinov_engine *e, int64_t h, int64_t w, dinov_error *err)
-{
-    if (e->pos && e->pos_h == h && e->pos_w == w) return DINOV_OK;
-    dinov_free(e->pos);
-    e->pos = dinov_alloc_aligned((size_t)(1 + h * w), (size_t)e->vit.config.dim * sizeof(float));
-    if (!e->pos) return dinov_fail_nomem(err, "engine", "position embeddings");
-    dinov_status status = dinov_vit_pos(&e->vit, e->pos, h, w, err);
-    if (status != DINOV_OK) {
-        dinov_free(e->pos);
-        e->pos = NULL;
-        return status;
-    }
-    e->pos_h = h, e->pos_w = w;
-    return DINOV_OK;
+    int64_t tokens = 1 + e->model.registers + height / e->model.patch * (width / e->model.patch);
+    return e->host ? 8 : dinov_remote_batch(e->remote, tokens);
 }
 
 static dinov_status check_request(const dinov_model *m, int64_t images, int64_t height, int64_t width,
@@ -209,28 +92,28 @@ static dinov_status check_request(const dinov_model *m, int64_t images, int64_t 
     return DINOV_OK;
 }
 
+static dinov_status run(dinov_engine *e, dinov_request *q, int64_t height, int64_t width, dinov_error *err)
+{
+    const dinov_model *m = &e->model;
+    DINOV_TRY(check_request(m, q->images, height, width, q->features, q->count, err));
+    q->h = height / m->patch, q->w = width / m->patch, q->last = -1;
+    for (size_t i = 0; i < q->count; i++)
+        if (dinov_block_of(&q->features[i], m->depth) > q->last) q->last = dinov_block_of(&q->features[i], m->depth);
+    if (q->last < 0 || q->images == 0) return DINOV_OK;
+    return e->host ? dinov_host_run(e->host, q, err) : dinov_remote_run(e->remote, q, err);
+}
+
 dinov_status dinov_engine_run(dinov_engine *e, const float *pixels, int64_t images, int64_t height, int64_t width,
                               const dinov_features *features, size_t count, dinov_error *err)
 {
-    const dinov_model *m = &e->vit.config;
-    DINOV_TRY(check_request(m, images, height, width, features, count, err));
+    dinov_request q = {.pixels = pixels, .images = images, .features = features, .count = count};
+    return run(e, &q, height, width, err);
+}
 
-    struct run run = {.engine = e, .pixels = pixels, .images = images, .features = features, .count = count};
-    run.h = height / m->patch, run.w = width / m->patch, run.last = -1;
-    for (size_t i = 0; i < count; i++)
-        if (block_of(&features[i], m->depth) > run.last) run.last = block_of(&features[i], m->depth);
-    if (run.last < 0 || images == 0) return DINOV_OK;
-    int64_t T = 1 + m->registers + run.h * run.w;
-    run.group = T < GROUP_TOKENS ? GROUP_TOKENS / T : 1;
-    if (run.group > images) run.group = images;
-    int64_t groups = (images + run.group - 1) / run.group, threads = threads_of(e);
-    int64_t alone  = threads > 1 ? groups - groups % threads : 0;
-
-    DINOV_TRY(prepare_pos(e, run.h, run.w, err));
-    DINOV_TRY(grow(&e->lanes[0], dinov_vit_memory(&e->vit, run.group, run.h, run.w, (int)threads), err));
-    for (int64_t i = 1; alone && i < threads; i++)
-        DINOV_TRY(grow(&e->lanes[i], dinov_vit_memory(&e->vit, run.group, run.h, run.w, 1), err));
-    if (alone) dinov_pool_run(e->pool, alone, run_alone, &run);
-    for (int64_t i = alone; i < groups; i++) run_group(&run, i, e->pool, &e->lanes[0]);
-    return DINOV_OK;
+dinov_status dinov_engine_run_decoded(dinov_engine *e, const dinov_decoded *pictures, int64_t images, int64_t height, int64_t width,
+                                      const dinov_features *features, size_t count, dinov_error *err)
+{
+    dinov_request q = {.pictures = pictures, .images = images, .features = features, .count = count};
+    DINOV_ASSERT(dinov_engine_resizes(e));
+    return run(e, &q, height, width, err);
 }

@@ -8,6 +8,10 @@
  * Elements are `real`: float or double, by the table's dtype. Matrices are row-major with a row
  * stride `ld` in elements, ld >= cols. Outputs come first, then inputs. No entry allocates or fails.
  *
+ * A device's table (kernels/device.h) works on memory of the device, in the order of its queue, perhaps
+ * later. Its `real` may be bf16, f16 or float; what is called `wide` is float there: the residual stream,
+ * vectors (biases, norm weights, embeddings) and position grids. On a CPU wide is real.
+ *
  * Bits: a result element depends on its own inputs and on K, T or C alone, never on how many rows
  * are computed together, nor on the number of threads.
  */
@@ -16,15 +20,18 @@
 
 #include "base/pool.h"
 
+#include <stdbool.h>
+
 typedef struct dinov_mat {
-    void   *data; /* real [rows, cols] */
+    void   *data; /* real or wide [rows, cols] */
     int64_t rows, cols, ld;
 } dinov_mat;
 
-/* Where ops run: the threads, and memory they may overwrite. One op at a time. */
+/* Where ops run: the threads or a device's queue, and memory they may overwrite. One op at a time. */
 typedef struct dinov_stream {
-    dinov_pool *pool;    /* NULL: on the calling thread */
-    void       *scratch; /* at least the bytes that the op's ..._scratch(...) asks for, 64-byte aligned */
+    dinov_pool         *pool;    /* NULL: on the calling thread */
+    void               *scratch; /* at least the bytes that the op's ..._scratch(...) asks for, 64-byte aligned */
+    struct dinov_queue *queue;   /* of a device's table */
 } dinov_stream;
 
 typedef enum dinov_activation {
@@ -38,27 +45,46 @@ typedef struct dinov_linear {
     int64_t          n, k;
     dinov_activation act;
     const void      *packed; /* linear_size elements */
-    const void      *bias;   /* packed likewise by linear_pack_bias; never NULL */
+    const void      *bias;   /* wide, packed likewise by linear_pack_bias; never NULL */
 } dinov_linear;
 
+/* One decoded picture and how it becomes an input, as image/resize.h plans it: places in the block of bytes that a batch
+ * travels in, and PIL's two passes. A pass makes sample i of `count[i]` samples from first[i] on:
+ * clamp(sum of weight[i * most + j] * in[first[i] + j] + 2^21 >> 22). A direction that is kept has one weight of 2^22. */
+typedef struct dinov_picture {
+    int64_t rgb;           /* offset of uint8 [rows, columns, 3] */
+    int64_t middle;        /* offset in the scratch of uint8: what lies between the passes */
+    int64_t across, down;  /* offsets of int32 first [n], count [n], weight [n, most]; n: the input's width, height */
+    int32_t across_most, down_most;
+    int32_t columns, rows; /* of rgb */
+    int32_t down_first;    /* which pass comes first */
+    int32_t reserved;      /* 0 */
+} dinov_picture;
+
 typedef struct dinov_ops {
-    const char *name; /* "ref", "avx2", "avx512": recorded in outputs */
-    size_t      real_size;
+    const char *name; /* "ref", "avx2", "avx512", "cuda-bf16-sm90": recorded in outputs */
+    size_t      real_size, wide_size;
+    bool        folds_scale; /* whoever packs weights multiplies them by LayerScale; linear then takes no scale */
+
+    /* The row stride that suits the table, in elements, at least cols. */
+    int64_t (*stride)(int64_t cols);
 
     /* Elements that linear_pack writes, and linear_pack_bias. */
     size_t (*linear_size)(int64_t n, int64_t k);
     size_t (*linear_bias_size)(int64_t n);
-    /* weight: real [n, k], rows packed; bias: real [n] or NULL for zeros. */
+    /* weight: wide [n, k], rows packed; bias: wide [n] or NULL for zeros; both in the process's memory. */
     void (*linear_pack)(dinov_stream *s, void *packed, const void *weight, int64_t n, int64_t k, dinov_activation act);
-    void (*linear_pack_bias)(void *packed, const void *bias, int64_t n, dinov_activation act);
+    void (*linear_pack_bias)(dinov_stream *s, void *packed, const void *bias, int64_t n, dinov_activation act);
 
     /* v = x W^T + bias, then act. y = v, or with a residual: y = residual + scale * v, where scale
-     * (real [y->cols], NULL for ones) multiplies columns. residual may be y itself.
-     * x [M, k]; y and residual [M, n] (SwiGLU: [M, n/2]). */
+     * (wide [y->cols], NULL for ones) multiplies columns. residual may be y itself.
+     * x [M, k]; y and residual [M, n] (SwiGLU: [M, n/2]); with a residual both are wide. */
     void (*linear)(dinov_stream *s, dinov_mat *y, const dinov_mat *x, const dinov_linear *w, const dinov_mat *residual,
                    const void *scale);
+    /* Bytes of scratch for it. */
+    size_t (*linear_scratch)(int64_t m, int64_t n, dinov_activation act);
 
-    /* Over each row: (x - mean) / sqrt(variance + eps) * weight + bias, biased variance. */
+    /* Over each row: (x - mean) / sqrt(variance + eps) * weight + bias, biased variance. x is wide. */
     void (*layernorm)(dinov_stream *s, dinov_mat *y, const dinov_mat *x, const void *weight, const void *bias, double eps);
 
     /* For each image and head: softmax(Q K^T / sqrt(D)) V. qkv [B*T, 3C], columns (which, head, D);
@@ -67,17 +93,34 @@ typedef struct dinov_ops {
     /* Bytes of scratch for it with that many threads. */
     size_t (*attention_scratch)(int64_t images, int64_t tokens, int64_t heads, int64_t head_dim, int threads);
 
-    /* rows [N, channels*p*p] of one image: row (i, j) holds the patch at i*p, j*p as (channel, y, x).
-     * pixels: float [channels, height, width]. */
-    void (*patchify)(dinov_stream *s, dinov_mat *rows, const float *pixels, int64_t channels, int64_t height, int64_t width,
-                     int64_t patch);
+    /* rows [B*N, channels*p*p]: row (b, i, j) holds the patch at i*p, j*p as (channel, y, x).
+     * pixels: float [B, channels, height, width]. */
+    void (*patchify)(dinov_stream *s, dinov_mat *rows, const float *pixels, int64_t images, int64_t channels, int64_t height,
+                     int64_t width, int64_t patch);
+
+    /* Tokens of `images` pictures: x [B*T, C], wide, = cls + pos[0]; registers [R, C]; patch n: (mask[b, n] ? mask_token :
+     * patches[b*N + n]) + pos[1 + n]. pos: wide [1 + N, C]; mask: uint8 [B, N] or NULL. */
+    void (*embed)(dinov_stream *s, dinov_mat *x, const dinov_mat *patches, const void *cls, const void *registers,
+                  const void *mask_token, const void *pos, const uint8_t *mask, int64_t images, int64_t registers_count);
 
     /* Separable resampling of a grid of C-vectors: y[i, j] = sum_a sum_b rows[i, a] cols[j, b] x[a, b].
-     * y [h*w, C], x [gh*gw, C]; rows: double [h, gh], cols: double [w, gw]. */
-    void (*resample)(dinov_mat *y, const dinov_mat *x, const double *rows, const double *cols, int64_t h, int64_t w,
+     * y [h*w, C], x [gh*gw, C], wide; rows: double [h, gh], cols: double [w, gw]. */
+    void (*resample)(dinov_stream *s, dinov_mat *y, const dinov_mat *x, const double *rows, const double *cols, int64_t h, int64_t w,
                      int64_t gh, int64_t gw);
 
-    /* ---- Training. dx is the gradient of x. Gradients of parameters accumulate (+=); everything else is
+    /* Rows of x [B*T, C] as features: rows [first, first + count) of each picture, through layernorm (weight NULL: as they are).
+     * out: float [B, count, C], or [B, C] with `mean`: their mean, the float results summed in double in their order.
+     * Scratch: 8 bytes a row with `mean`. */
+    void (*features)(dinov_stream *s, float *out, const dinov_mat *x, int64_t images, int64_t first, int64_t count, bool mean,
+                     const void *weight, const void *bias, double eps);
+
+    /* Decoded pictures to inputs: pixels, float [count, 3, height, width], are table[c][v] of the resized values v.
+     * pictures [count] lies in `block`; scratch: as far as the pictures' `middle` reach. `widest` and `highest`: the
+     * largest columns and rows among them. */
+    void (*pictures)(dinov_stream *s, float *pixels, const void *block, const dinov_picture *pictures, int64_t count,
+                     int64_t width, int64_t height, int64_t widest, int64_t highest, const float *table);
+
+    /* ---- Training. A device's table has none of it yet. dx is the gradient of x. Gradients of parameters accumulate (+=); everything else is
      * overwritten unless it says otherwise. Row lists are int32 [M], NULL for 0..M-1. Sums over rows depend on
      * M alone. What is not a number in an input shows in the results. ---- */
 
@@ -113,11 +156,7 @@ typedef struct dinov_ops {
     /* y[rows[i]] += factor scale x[i], for the rows of x; rows are distinct; scale: real [cols], NULL for ones. */
     void (*scatter_add)(dinov_stream *s, dinov_mat *y, const int32_t *rows, const dinov_mat *x, const void *scale, double factor);
 
-    /* Tokens of `images` pictures: x [B*T, C] = cls + pos[0]; registers [R, C]; patch n: (mask[b, n] ? mask_token : patches[b*N + n])
-     * + pos[1 + n]. pos: real [1 + N, C]; mask: uint8 [B, N] or NULL. */
-    void (*embed)(dinov_stream *s, dinov_mat *x, const dinov_mat *patches, const void *cls, const void *registers,
-                  const void *mask_token, const void *pos, const uint8_t *mask, int64_t images, int64_t registers_count);
-    /* dpatches is zero where masked; dpos [1 + N, C]. dmask_token may be NULL when mask is. */
+    /* Of embed. dpatches is zero where masked; dpos [1 + N, C]. dmask_token may be NULL when mask is. */
     void (*embed_backward)(dinov_stream *s, dinov_mat *dpatches, void *dcls, void *dregisters, void *dmask_token, void *dpos,
                            const dinov_mat *dx, const uint8_t *mask, int64_t images, int64_t registers_count);
 

@@ -326,7 +326,7 @@ static dinov_mat stream_of(const dinov_pass *p, const dinov_mat *x, const struct
 static dinov_linear pack(dinov_pass *p, int slot, const void *weight, const void *bias, int64_t n, int64_t k)
 {
     p->ops->linear_pack(&p->stream, p->packed[slot], weight, n, k, DINOV_ACT_NONE);
-    p->ops->linear_pack_bias(p->packed_bias[slot], bias, n, DINOV_ACT_NONE);
+    p->ops->linear_pack_bias(&p->stream, p->packed_bias[slot], bias, n, DINOV_ACT_NONE);
     return (dinov_linear){.n = n, .k = k, .packed = p->packed[slot], .bias = p->packed_bias[slot]};
 }
 
@@ -334,7 +334,7 @@ static dinov_linear pack(dinov_pass *p, int slot, const void *weight, const void
 static dinov_linear pack_transposed(dinov_pass *p, int slot, const void *weight, int64_t n, int64_t k, const void *scale)
 {
     p->ops->linear_pack_transposed(&p->stream, p->packed[slot], weight, n, k, scale);
-    p->ops->linear_pack_bias(p->packed_bias[slot], NULL, k, DINOV_ACT_NONE);
+    p->ops->linear_pack_bias(&p->stream, p->packed_bias[slot], NULL, k, DINOV_ACT_NONE);
     return (dinov_linear){.n = k, .k = n, .packed = p->packed[slot], .bias = p->packed_bias[slot]};
 }
 
@@ -418,7 +418,7 @@ static void group_pos(dinov_pass *p, const dinov_backbone *params, struct group 
     if (dinov_pos_is_trained_grid(&p->model, h, w))
         p->ops->gather(&p->stream, &to, &from, NULL, 1);
     else
-        p->ops->resample(&to, &from, group->rows, group->cols, h, w, p->model.grid_h, p->model.grid_w);
+        p->ops->resample(&p->stream, &to, &from, group->rows, group->cols, h, w, p->model.grid_h, p->model.grid_w);
 }
 
 /* The patches of images [first, first + images) of a group, as rows. */
@@ -426,11 +426,9 @@ static dinov_mat patch_rows(dinov_pass *p, const struct group *group, int64_t fi
 {
     const dinov_model *m = &p->model;
     int64_t            h = group->crops.h * m->patch, w = group->crops.w * m->patch, N = group->crops.h * group->crops.w;
-    for (int64_t i = 0; i < images; i++) {
-        dinov_mat rows = dinov_mat_rows(&p->patches, p->ops->real_size, i * N, N);
-        p->ops->patchify(&p->stream, &rows, group->crops.pixels + (first + i) * m->channels * h * w, m->channels, h, w, m->patch);
-    }
-    return dinov_mat_rows(&p->patches, p->ops->real_size, 0, images * N);
+    dinov_mat          rows = dinov_mat_rows(&p->patches, p->ops->real_size, 0, images * N);
+    p->ops->patchify(&p->stream, &rows, group->crops.pixels + first * m->channels * h * w, images, m->channels, h, w, m->patch);
+    return rows;
 }
 
 static void embed_forward(dinov_pass *p, const dinov_backbone *params, struct group *group)
@@ -564,7 +562,7 @@ static void pos_backward(dinov_pass *p, const dinov_backbone *grads, struct grou
     p->ops->scatter_add(&p->stream, &cls, NULL, &dcls, NULL, 1);
     if (!dinov_pos_is_trained_grid(&p->model, h, w)) {
         dinov_mat resampled = {p->dweight, stored, C, C};
-        p->ops->resample(&resampled, &from, group->rows_back, group->cols_back, p->model.grid_h, p->model.grid_w, h, w);
+        p->ops->resample(&p->stream, &resampled, &from, group->rows_back, group->cols_back, p->model.grid_h, p->model.grid_w, h, w);
         from = resampled;
     }
     p->ops->scatter_add(&p->stream, &to, NULL, &from, NULL, 1);

@@ -117,7 +117,7 @@ void dinov_head_forward(dinov_head_pass *p, const dinov_head *params, dinov_mat 
         int64_t   n = width_out(d, i), k = width_in(d, i);
         dinov_mat out = last ? unnormed : dinov_mat_reshape(p->hidden[i], x->rows, n);
         ops->linear_pack(&p->stream, p->packed, params->weight[i], n, k, DINOV_ACT_NONE);
-        ops->linear_pack_bias(p->packed_bias, params->bias[i], n, DINOV_ACT_NONE);
+        ops->linear_pack_bias(&p->stream, p->packed_bias, params->bias[i], n, DINOV_ACT_NONE);
         ops->linear(&p->stream, &out, &in, &(dinov_linear){.n = n, .k = k, .packed = p->packed, .bias = p->packed_bias}, NULL,
                     NULL);
         if (last) break;
@@ -132,7 +132,7 @@ static dinov_linear transposed(dinov_head_pass *p, const dinov_head *params, int
 {
     int64_t n = width_out(&params->dims, layer), k = width_in(&params->dims, layer);
     p->ops->linear_pack_transposed(&p->stream, p->packed, params->weight[layer], n, k, NULL);
-    p->ops->linear_pack_bias(p->packed_bias, NULL, k, DINOV_ACT_NONE);
+    p->ops->linear_pack_bias(&p->stream, p->packed_bias, NULL, k, DINOV_ACT_NONE);
     return (dinov_linear){.n = k, .k = n, .packed = p->packed, .bias = p->packed_bias};
 }
 

@@ -80,28 +80,65 @@ void dinov_pos_weights(double *weights, int64_t out, int64_t grid, const dinov_i
         fill_plain(weights, out, grid, step, exact);
 }
 
-dinov_status dinov_vit_pos(const dinov_vit *vit, void *out, int64_t h, int64_t w, dinov_error *err)
+static void copy(const dinov_vit *vit, dinov_queue *queue, void *to, const void *from, size_t size)
+{
+    if (vit->device)
+        dinov_queue_copy(queue, to, from, size);
+    else
+        memcpy(to, from, size);
+}
+
+/* `rows` and `cols` lie where the table works. */
+static void resample(const dinov_vit *vit, dinov_queue *queue, void *out, int64_t h, int64_t w, const double *rows,
+                     const double *cols)
 {
     const dinov_model *m = &vit->config;
     int64_t            C = m->dim, gh = m->grid_h, gw = m->grid_w;
-    size_t             row = (size_t)C * vit->ops->real_size;
+    size_t             row = (size_t)C * vit->ops->wide_size;
+    dinov_stream       s   = {.queue = queue};
+    dinov_mat          y = {(char *)out + row, h * w, C, C}, x = {(char *)(uintptr_t)vit->pos + row, gh * gw, C, C};
+
+    copy(vit, queue, out, vit->pos, row);
+    vit->ops->resample(&s, &y, &x, rows, cols, h, w, gh, gw);
+}
+
+/* The same with weights that lie in the process: they are brought to the device. */
+static dinov_status resample_there(const dinov_vit *vit, dinov_queue *queue, void *out, int64_t h, int64_t w, const double *rows,
+                                   const double *cols, dinov_error *err)
+{
+    int64_t row_count = h * vit->config.grid_h, col_count = w * vit->config.grid_w;
+    double *there     = dinov_device_alloc(vit->device, (size_t)(row_count + col_count) * sizeof *there);
+    if (!there) return dinov_fail_nomem(err, dinov_device_name(vit->device), "resampling weights");
+    dinov_queue_send(queue, there, rows, (size_t)row_count * sizeof *there);
+    dinov_queue_send(queue, there + row_count, cols, (size_t)col_count * sizeof *there);
+    resample(vit, queue, out, h, w, there, there + row_count);
+    dinov_status status = dinov_queue_sync(queue, err);
+    dinov_device_free(vit->device, there);
+    return status;
+}
+
+dinov_status dinov_vit_pos(const dinov_vit *vit, dinov_queue *queue, void *out, int64_t h, int64_t w, dinov_error *err)
+{
+    const dinov_model *m = &vit->config;
+    int64_t            gh = m->grid_h, gw = m->grid_w;
 
     if (dinov_pos_is_trained_grid(m, h, w)) {
-        memcpy(out, vit->pos, row * (size_t)(1 + h * w));
-        return DINOV_OK;
+        copy(vit, queue, out, vit->pos, (size_t)((1 + h * w) * m->dim) * vit->ops->wide_size);
+        return vit->device ? dinov_queue_sync(queue, err) : DINOV_OK;
     }
-    double *rows = dinov_alloc((size_t)(h * gh), sizeof *rows), *cols = dinov_alloc((size_t)(w * gw), sizeof *cols);
+    double      *rows = dinov_alloc((size_t)(h * gh), sizeof *rows), *cols = dinov_alloc((size_t)(w * gw), sizeof *cols);
+    dinov_status status = DINOV_OK;
     if (!rows || !cols) {
-        dinov_free(rows);
-        dinov_free(cols);
-        return dinov_fail_nomem(err, "position embeddings", "resampling weights");
+        status = dinov_fail_nomem(err, "position embeddings", "resampling weights");
+    } else {
+        dinov_pos_weights(rows, h, gh, &m->interp, false);
+        dinov_pos_weights(cols, w, gw, &m->interp, false);
+        if (vit->device)
+            status = resample_there(vit, queue, out, h, w, rows, cols, err);
+        else
+            resample(vit, queue, out, h, w, rows, cols);
     }
-    dinov_pos_weights(rows, h, gh, &m->interp, false);
-    dinov_pos_weights(cols, w, gw, &m->interp, false);
-    memcpy(out, vit->pos, row);
-    dinov_mat y = {(char *)out + row, h * w, C, C}, x = {(char *)(uintptr_t)vit->pos + row, gh * gw, C, C};
-    vit->ops->resample(&y, &x, rows, cols, h, w, gh, gw);
     dinov_free(rows);
     dinov_free(cols);
-    return DINOV_OK;
+    return status;
 }

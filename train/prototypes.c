@@ -134,7 +134,7 @@ static dinov_mat *compute(dinov_prototypes *p, struct logits *side, int64_t firs
     side->out.rows = side->z->rows;
     side->out.cols = size;
     side->first    = first;
-    p->ops->linear_pack_bias(p->packed_bias, NULL, PIECE, DINOV_ACT_NONE);
+    p->ops->linear_pack_bias(&p->stream, p->packed_bias, NULL, PIECE, DINOV_ACT_NONE);
     for (int64_t i = 0; i < size; i += PIECE) {
         int64_t   n   = piece_size(i, size);
         dinov_mat out = columns(p, &side->out, i, n);
@@ -227,7 +227,7 @@ static void chunk_backward(dinov_prototypes *p, const dinov_head *student, const
     const dinov_ops *ops  = p->ops;
     int64_t          size = chunk_size(p, first), b = z->cols;
 
-    ops->linear_pack_bias(p->packed_bias, NULL, b, DINOV_ACT_NONE);
+    ops->linear_pack_bias(&p->stream, p->packed_bias, NULL, b, DINOV_ACT_NONE);
     for (int64_t i = 0; i < size; i += PIECE) {
         int64_t   n = piece_size(i, size), k = first + i;
         dinov_mat dlogits = columns(p, &p->student.out, i, n);

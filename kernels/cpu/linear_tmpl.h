@@ -203,8 +203,9 @@ static void linear_pack(dinov_stream *s, void *packed, const void *weight, int64
     dinov_pool_run(s->pool, panels(n), pack_panel, &job);
 }
 
-static void linear_pack_bias(void *packed, const void *bias, int64_t n, dinov_activation act)
+static void linear_pack_bias(dinov_stream *s, void *packed, const void *bias, int64_t n, dinov_activation act)
 {
+    (void)s;
     for (int64_t column = 0; column < panels(n) * NR; column++) {
         int64_t row              = source_row(column, n, act);
         ((float *)packed)[column] = bias && row >= 0 ? ((const float *)bias)[row] : 0;

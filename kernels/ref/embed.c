@@ -14,28 +14,30 @@ struct patch_job {
 static void patch_row(void *arg, int64_t block, int worker)
 {
     const struct patch_job *job = arg;
-    int64_t                 p = job->patch, columns = job->width / p, top = block / columns * p, left = block % columns * p;
+    int64_t                 p = job->patch, columns = job->width / p, count = job->height / p * columns;
+    int64_t                 image = block / count, top = block % count / columns * p, left = block % columns * p;
     real                   *out = (real *)job->rows->data + block * job->rows->ld;
 
     (void)worker;
     for (int64_t c = 0; c < job->channels; c++)
         for (int64_t y = 0; y < p; y++) {
-            const float *in = job->pixels + (c * job->height + top + y) * job->width + left;
+            const float *in = job->pixels + ((image * job->channels + c) * job->height + top + y) * job->width + left;
             for (int64_t x = 0; x < p; x++) *out++ = in[x];
         }
 }
 
-void REF(patchify)(dinov_stream *s, dinov_mat *rows, const float *pixels, int64_t channels, int64_t height, int64_t width,
-                   int64_t patch)
+void REF(patchify)(dinov_stream *s, dinov_mat *rows, const float *pixels, int64_t images, int64_t channels, int64_t height,
+                   int64_t width, int64_t patch)
 {
     struct patch_job job = {rows, pixels, channels, height, width, patch};
-    DINOV_ASSERT(rows->rows == (height / patch) * (width / patch) && rows->cols == channels * patch * patch);
+    DINOV_ASSERT(rows->rows == images * (height / patch) * (width / patch) && rows->cols == channels * patch * patch);
     dinov_pool_run(s->pool, rows->rows, patch_row, &job);
 }
 
-void REF(resample)(dinov_mat *y, const dinov_mat *x, const double *rows, const double *cols, int64_t h, int64_t w, int64_t gh,
-                   int64_t gw)
+void REF(resample)(dinov_stream *s, dinov_mat *y, const dinov_mat *x, const double *rows, const double *cols, int64_t h,
+                   int64_t w, int64_t gh, int64_t gw)
 {
+    (void)s;
     DINOV_ASSERT(y->rows == h * w && x->rows == gh * gw && y->cols == x->cols);
     for (int64_t i = 0; i < h; i++)
         for (int64_t j = 0; j < w; j++) {

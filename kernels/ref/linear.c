@@ -16,9 +16,18 @@ void REF(linear_pack)(dinov_stream *s, void *packed, const void *weight, int64_t
     memcpy(packed, weight, (size_t)(n * k) * sizeof(real));
 }
 
-void REF(linear_pack_bias)(void *packed, const void *bias, int64_t n, dinov_activation act)
+size_t REF(linear_scratch)(int64_t m, int64_t n, dinov_activation act)
 {
-    (void)act;
+    (void)m, (void)n, (void)act;
+    return 0;
+}
+
+/* Rows whose stride is an odd number of cache lines do not fall on one another in the cache. */
+int64_t REF(stride)(int64_t cols) { return (cols + 15) / 32 * 32 + 16; }
+
+void REF(linear_pack_bias)(dinov_stream *s, void *packed, const void *bias, int64_t n, dinov_activation act)
+{
+    (void)s, (void)act;
     if (bias) memcpy(packed, bias, (size_t)n * sizeof(real));
     else memset(packed, 0, (size_t)n * sizeof(real));
 }

@@ -33,6 +33,45 @@ void REF(layernorm)(dinov_stream *s, dinov_mat *y, const dinov_mat *x, const voi
     dinov_pool_run(s->pool, x->rows, norm_row, &job);
 }
 
+struct features_job {
+    float           *out;
+    const dinov_mat *x;
+    const real      *weight, *bias;
+    double           eps;
+    int64_t          tokens, first, count;
+    bool             mean;
+};
+
+/* One row, or with `mean` one column of one picture, for which each row's statistics are found again. */
+static void features_block(void *arg, int64_t block, int worker)
+{
+    const struct features_job *job = arg;
+    int64_t                    C = job->x->cols, of = job->mean ? C : job->count, image = block / of, at = block % of;
+    double                     sum = 0;
+
+    (void)worker;
+    for (int64_t r = job->mean ? 0 : at; r < (job->mean ? job->count : at + 1); r++) {
+        const real *x    = row_of(job->x, image * job->tokens + job->first + r);
+        real        mean = total(x, C) / (real)C, variance = 0;
+        for (int64_t i = 0; i < C; i++) variance += (x[i] - mean) * (x[i] - mean);
+        real scale = 1 / (real)sqrt(variance / (real)C + (real)job->eps);
+        for (int64_t i = job->mean ? at : 0; i < (job->mean ? at + 1 : C); i++) {
+            float v = (float)(job->weight ? (x[i] - mean) * scale * job->weight[i] + job->bias[i] : x[i]);
+            if (job->mean) sum += (double)v;
+            else job->out[(image * job->count + at) * C + i] = v;
+        }
+    }
+    if (job->mean) job->out[image * C + at] = (float)(sum / (double)job->count);
+}
+
+void REF(features)(dinov_stream *s, float *out, const dinov_mat *x, int64_t images, int64_t first, int64_t count, bool mean,
+                   const void *weight, const void *bias, double eps)
+{
+    struct features_job job = {out, x, weight, bias, eps, x->rows / images, first, count, mean};
+    DINOV_ASSERT(x->rows % images == 0 && first + count <= job.tokens);
+    dinov_pool_run(s->pool, images * (mean ? x->cols : count), features_block, &job);
+}
+
 struct norm_backward_job {
     dinov_mat       *dx;
     const dinov_mat *dy, *x;

@@ -68,16 +68,22 @@ static inline real silu(real v) { return v / (1 + (real)exp(-v)); }
 size_t REF(linear_size)(int64_t n, int64_t k);
 size_t REF(linear_bias_size)(int64_t n);
 void   REF(linear_pack)(dinov_stream *s, void *packed, const void *weight, int64_t n, int64_t k, dinov_activation act);
-void   REF(linear_pack_bias)(void *packed, const void *bias, int64_t n, dinov_activation act);
+size_t REF(linear_scratch)(int64_t m, int64_t n, dinov_activation act);
+int64_t REF(stride)(int64_t cols);
+void   REF(linear_pack_bias)(dinov_stream *s, void *packed, const void *bias, int64_t n, dinov_activation act);
 void   REF(linear)(dinov_stream *s, dinov_mat *y, const dinov_mat *x, const dinov_linear *w, const dinov_mat *residual,
                  const void *scale);
 void   REF(layernorm)(dinov_stream *s, dinov_mat *y, const dinov_mat *x, const void *weight, const void *bias, double eps);
 void   REF(attention)(dinov_stream *s, dinov_mat *out, const dinov_mat *qkv, int64_t images, int64_t heads);
 size_t REF(attention_scratch)(int64_t images, int64_t tokens, int64_t heads, int64_t head_dim, int threads);
-void   REF(patchify)(dinov_stream *s, dinov_mat *rows, const float *pixels, int64_t channels, int64_t height, int64_t width,
-                   int64_t patch);
-void   REF(resample)(dinov_mat *y, const dinov_mat *x, const double *rows, const double *cols, int64_t h, int64_t w, int64_t gh,
-                   int64_t gw);
+void   REF(patchify)(dinov_stream *s, dinov_mat *rows, const float *pixels, int64_t images, int64_t channels, int64_t height,
+                   int64_t width, int64_t patch);
+void   REF(resample)(dinov_stream *s, dinov_mat *y, const dinov_mat *x, const double *rows, const double *cols, int64_t h,
+                   int64_t w, int64_t gh, int64_t gw);
+void   REF(features)(dinov_stream *s, float *out, const dinov_mat *x, int64_t images, int64_t first, int64_t count, bool mean,
+                   const void *weight, const void *bias, double eps);
+void   REF(pictures)(dinov_stream *s, float *pixels, const void *block, const dinov_picture *pictures, int64_t count,
+                   int64_t width, int64_t height, int64_t widest, int64_t highest, const float *table);
 
 void   REF(linear_pack_transposed)(dinov_stream *s, void *packed, const void *weight, int64_t n, int64_t k, const void *scale);
 void   REF(linear_backward)(dinov_stream *s, void *dweight, void *dbias, const dinov_mat *dy, const dinov_mat *x);

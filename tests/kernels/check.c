@@ -12,7 +12,7 @@ static dinov_linear prepare(const dinov_ops *ops, int64_t n, int64_t k, dinov_ac
     void        *packed = must(dinov_alloc_aligned(ops->linear_size(n, k), ops->real_size));
     void        *pbias  = must(dinov_alloc_aligned(ops->linear_bias_size(n), ops->real_size));
     ops->linear_pack(&s, packed, weight, n, k, act);
-    ops->linear_pack_bias(pbias, bias, n, act);
+    ops->linear_pack_bias(&s, pbias, bias, n, act);
     return (dinov_linear){n, k, act, packed, pbias};
 }
 
@@ -31,7 +31,7 @@ static void check_linear(const dinov_ops *ops, dinov_pool *pool, int64_t m, int6
     float           *w = vector(n * k, &wd), *b = vector(n, &bd), *scale = vector(out, &sd);
     struct pair      x = pair_new(m, k, 1), y = pair_new(m, out, residual != 0), again = pair_new(m, out, 0);
     dinov_linear     lf = prepare(ops, n, k, act, w, bias ? b : NULL), ld = prepare(ref, n, k, act, wd, bias ? bd : NULL);
-    dinov_stream     one = {0}, many = {pool, NULL};
+    dinov_stream     one = {0}, many = {.pool = pool};
 
     for (int64_t r = 0; r < m; r++)
         memcpy((float *)again.f.data + r * again.f.ld, (float *)y.f.data + r * y.f.ld, (size_t)out * sizeof(float));
@@ -88,7 +88,7 @@ static void check_layernorm(const dinov_ops *ops, dinov_pool *pool, int64_t m, i
     double      *wd, *bd;
     float       *w = vector(n, &wd), *b = vector(n, &bd);
     struct pair  x = pair_new(m, n, 1), y = pair_new(m, n, 0), again = pair_new(m, n, 0);
-    dinov_stream one = {0}, many = {pool, NULL};
+    dinov_stream one = {0}, many = {.pool = pool};
 
     dinov_ops_ref_f64.layernorm(&one, &y.d, &x.d, wd, bd, 1e-6);
     ops->layernorm(&one, &y.f, &x.f, w, b, 1e-6);
@@ -106,9 +106,9 @@ static void check_attention(const dinov_ops *ops, dinov_pool *pool, int64_t imag
 {
     int64_t      C   = heads * dim, M = images * tokens;
     struct pair  qkv = pair_new(M, 3 * C, 1), out = pair_new(M, C, 0), again = pair_new(M, C, 0);
-    dinov_stream one  = {NULL, must(dinov_alloc_aligned(ops->attention_scratch(images, tokens, heads, dim, 1), 1))};
-    dinov_stream wide = {NULL, must(dinov_alloc_aligned(dinov_ops_ref_f64.attention_scratch(images, tokens, heads, dim, 1), 1))};
-    dinov_stream many = {pool, must(dinov_alloc_aligned(ops->attention_scratch(images, tokens, heads, dim, 3), 1))};
+    dinov_stream one  = {.scratch = must(dinov_alloc_aligned(ops->attention_scratch(images, tokens, heads, dim, 1), 1))};
+    dinov_stream wide = {.scratch = must(dinov_alloc_aligned(dinov_ops_ref_f64.attention_scratch(images, tokens, heads, dim, 1), 1))};
+    dinov_stream many = {.pool = pool, .scratch = must(dinov_alloc_aligned(ops->attention_scratch(images, tokens, heads, dim, 3), 1))};
 
     for (int64_t r = 0; r < M; r++)
         for (int64_t c = 0; c < C; c++) {
@@ -142,7 +142,7 @@ static void check_embed(const dinov_ops *ops)
     struct pair  rows = pair_new(H / P * (W / P), CH * P * P, 0);
     int          ok   = 1;
     for (int i = 0; i < CH * H * W; i++) pixels[i] = (float)i;
-    ops->patchify(&s, &rows.f, pixels, CH, H, W, P);
+    ops->patchify(&s, &rows.f, pixels, 1, CH, H, W, P);
     for (int i = 0; i < H / P; i++)
         for (int j = 0; j < W / P; j++)
             for (int c = 0; c < CH; c++)
@@ -155,8 +155,8 @@ static void check_embed(const dinov_ops *ops)
 
     double      wr[2 * 3] = {0.25, 0.75, 0, 0, -0.5, 1.5}, wc[1 * 2] = {2, -1};
     struct pair in = pair_new(3 * 2, 7, 1), out = pair_new(2 * 1, 7, 0);
-    dinov_ops_ref_f64.resample(&out.d, &in.d, wr, wc, 2, 1, 3, 2);
-    ops->resample(&out.f, &in.f, wr, wc, 2, 1, 3, 2);
+    dinov_ops_ref_f64.resample(&s, &out.d, &in.d, wr, wc, 2, 1, 3, 2);
+    ops->resample(&s, &out.f, &in.f, wr, wc, 2, 1, 3, 2);
     double want = 2 * (0.25 * ((double *)in.d.data)[0] + 0.75 * ((double *)in.d.data)[2 * in.d.ld]) -
                   (0.25 * ((double *)in.d.data)[in.d.ld] + 0.75 * ((double *)in.d.data)[3 * in.d.ld]);
     report(fabs(((double *)out.d.data)[0] - want) < 1e-12, "resample: wrong element");
@@ -211,7 +211,7 @@ static void bench_linear(const dinov_ops *ops, dinov_pool *pool, const char *wha
     double            *wd, *bd;
     float             *w = vector(n * k, &wd), *b = vector(n, &bd);
     struct pair        x = pair_new(m, k, 1), y = pair_new(m, act == DINOV_ACT_SWIGLU ? n / 2 : n, 0);
-    struct linear_call call = {ops, {pool, NULL}, y.f, x.f, prepare(ops, n, k, act, w, b)};
+    struct linear_call call = {ops, {.pool = pool}, y.f, x.f, prepare(ops, n, k, act, w, b)};
 
     snprintf(name, sizeof name, "linear %s M=%lld N=%lld K=%lld", what, (long long)m, (long long)n, (long long)k);
     bench(pool, name, 2.0 * (double)(m * n * k), 0, run_linear, &call);
@@ -238,7 +238,7 @@ static void bench_attention(const dinov_ops *ops, dinov_pool *pool, int64_t toke
     int64_t               C   = heads * 64;
     struct pair           qkv = pair_new(tokens, 3 * C, 1), out = pair_new(tokens, C, 0);
     size_t                size = ops->attention_scratch(1, tokens, heads, 64, dinov_pool_threads(pool));
-    struct attention_call call = {ops, {pool, must(dinov_alloc_aligned(size, 1))}, out.f, qkv.f, heads};
+    struct attention_call call = {ops, {.pool = pool, .scratch = must(dinov_alloc_aligned(size, 1))}, out.f, qkv.f, heads};
 
     snprintf(name, sizeof name, "attention T=%lld H=%lld D=64", (long long)tokens, (long long)heads);
     bench(pool, name, 4.0 * (double)(tokens * tokens * C), 0, run_attention, &call);

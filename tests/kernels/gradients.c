@@ -141,7 +141,7 @@ static dinov_linear pack(struct fixture *f, int64_t n, int64_t k, const double *
     void *packed = must(dinov_alloc(f->ops->linear_size(n, k), sizeof(double)));
     void *pbias  = must(dinov_alloc(f->ops->linear_bias_size(n), sizeof(double)));
     f->ops->linear_pack(&f->s, packed, weight, n, k, DINOV_ACT_NONE);
-    f->ops->linear_pack_bias(pbias, bias, n, DINOV_ACT_NONE);
+    f->ops->linear_pack_bias(&f->s, pbias, bias, n, DINOV_ACT_NONE);
     return (dinov_linear){n, k, DINOV_ACT_NONE, packed, pbias};
 }
 
@@ -465,7 +465,7 @@ static void official_koleo(const dinov_ops *ops)
     const double gradient[8] = {0, 0.24999999657991498, 0.6249999877753422, 0, -0.39999999024923516, 0.29999999268692634,
                                 0, 0.12500000036611653};
     dinov_mat    rows = {x, 4, 2, 2}, to = {dx, 4, 2, 2};
-    dinov_stream s     = {NULL, must(dinov_alloc_aligned(ops->koleo_scratch(4, 2), 1))};
+    dinov_stream s     = {.scratch = must(dinov_alloc_aligned(ops->koleo_scratch(4, 2), 1))};
     double       found = 0;
 
     ops->koleo(&s, distance, &to, &rows, 1);

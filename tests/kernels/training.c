@@ -44,8 +44,8 @@ static void try(const dinov_ops *ops, dinov_pool *pool, struct trial *t, entry r
 {
     dinov_mat    m[MAX_PAIRS];
     struct pair  again[MAX_PAIRS];
-    dinov_stream wide = {NULL, scratch_new(&dinov_ops_ref_f64, t, size, 1)}, one = {NULL, scratch_new(ops, t, size, 1)};
-    dinov_stream many = {pool, scratch_new(ops, t, size, 3)};
+    dinov_stream wide = {.scratch = scratch_new(&dinov_ops_ref_f64, t, size, 1)}, one = {.scratch = scratch_new(ops, t, size, 1)};
+    dinov_stream many = {.pool = pool, .scratch = scratch_new(ops, t, size, 3)};
 
     for (int i = 0; i < t->count; i++) again[i] = pair_copy(&t->p[i]);
     matrices(m, t, t->p, 1), run(&dinov_ops_ref_f64, &wide, m, t);
@@ -75,7 +75,7 @@ static void run_transposed(const dinov_ops *ops, dinov_stream *s, dinov_mat *m, 
     void   *packed = must(dinov_alloc_aligned(ops->linear_size(k, n), ops->real_size));
     void   *bias   = must(dinov_alloc_aligned(ops->linear_bias_size(k), ops->real_size));
     ops->linear_pack_transposed(s, packed, m[2].data, n, k, t->variant ? m[3].data : NULL);
-    ops->linear_pack_bias(bias, NULL, k, DINOV_ACT_NONE);
+    ops->linear_pack_bias(s, bias, NULL, k, DINOV_ACT_NONE);
     ops->linear(s, &m[0], &m[1], &(dinov_linear){k, n, DINOV_ACT_NONE, packed, bias}, NULL, NULL);
     dinov_free(packed), dinov_free(bias);
 }
@@ -388,7 +388,7 @@ static void check_losses(const dinov_ops *ops, dinov_pool *pool, int64_t m, int6
 static void check_equal_rows(const dinov_ops *ops)
 {
     struct pair  x = pair_new(3, 20, 1), dx = pair_new(3, 20, 1), distance = pair_packed(1, 3, 0);
-    dinov_stream s      = {NULL, must(dinov_alloc_aligned(ops->koleo_scratch(3, 20), 1))};
+    dinov_stream s      = {.scratch = must(dinov_alloc_aligned(ops->koleo_scratch(3, 20), 1))};
     int          finite = 1;
     memcpy((float *)x.f.data + x.f.ld, x.f.data, 20 * sizeof(float));
     ops->koleo(&s, distance.f.data, &dx.f, &x.f, 0.1);
@@ -402,7 +402,7 @@ static void check_equal_rows(const dinov_ops *ops)
 /* What went wrong has to look like it: exp of NaN is not a small number. */
 static void check_nan(const dinov_ops *ops)
 {
-    dinov_stream s = {NULL, must(dinov_alloc_aligned(1 << 16, 1))};
+    dinov_stream s = {.scratch = must(dinov_alloc_aligned(1 << 16, 1))};
     float        z[2 * 40], y[2 * 40], max[2] = {0, 0}, sum[2] = {0, 0}, loss[2] = {0, 0}, lse[2] = {3, 3}, sums[40];
     int32_t      targets[4] = {0, -1, 0, -1};
     dinov_mat    x = {z, 2, 40, 40}, to = {y, 2, 40, 40}, teacher = {y, 1, 40, 40}, qkv = {z, 2, 39, 40}, out = {y, 2, 13, 40};
@@ -446,7 +446,7 @@ static void check_optimiser(const dinov_ops *ops, dinov_pool *pool, int64_t coun
         try(ops, pool, &t, run_adamw, NULL);
     }
 
-    dinov_stream one = {0}, many = {pool, NULL};
+    dinov_stream one = {0}, many = {.pool = pool};
     struct pair  x = pair_packed(1, count, 1);
     double       want, found, again;
     dinov_ops_ref_f64.sum_squares(&one, &want, x.d.data, count);
@@ -522,7 +522,7 @@ static void run_timed(void *arg)
 static void measure(const dinov_ops *ops, dinov_pool *pool, struct trial *t, entry run, scratch_of size, double flops, double bytes)
 {
     char         name[80];
-    struct timed timed = {ops, {pool, scratch_new(ops, t, size, dinov_pool_threads(pool))}, *t, .run = run};
+    struct timed timed = {ops, {.pool = pool, .scratch = scratch_new(ops, t, size, dinov_pool_threads(pool))}, *t, .run = run};
     matrices(timed.m, t, t->p, 0);
     snprintf(name, sizeof name, "%s %lld %lld %lld %lld", t->what, (long long)t->n[0], (long long)t->n[1], (long long)t->n[2],
              (long long)t->n[3]);

@@ -31,7 +31,7 @@ static dinov_engine *open_with(const dinov_model *model, int threads, const char
     dinov_weights       *weights;
     dinov_engine        *engine;
     dinov_error          err;
-    dinov_engine_options options = {threads, isa};
+    dinov_engine_options options = {.threads = threads, .isa = isa};
     assert_int_equal(dinov_seeded_new(&weights, model, 3, &err), DINOV_OK);
     assert_int_equal(dinov_engine_open_weights(&engine, weights, &options, &err), DINOV_OK);
     dinov_seeded_free(&weights);
@@ -161,7 +161,7 @@ static void refuses_what_it_cannot_do(void **state)
     dinov_engine_close(&e);
 
     dinov_weights       *weights;
-    dinov_engine_options unknown = {1, "mmx"}, many = {-3, NULL};
+    dinov_engine_options unknown = {.isa = "mmx"}, many = {.threads = -3};
     assert_int_equal(dinov_seeded_new(&weights, &model, 3, &err), DINOV_OK);
     assert_int_equal(dinov_engine_open_weights(&e, weights, &unknown, &err), DINOV_ERR_UNSUPPORTED);
     assert_string_equal(err.code, "DEV-ISA");
@@ -273,7 +273,7 @@ static void position_weights_are_torchs(void **state)
         assert_int_equal(dinov_ops_cpu(&ops, "ref", &err), DINOV_OK);
         dinov_vit vit = {.config = {.dim = M, .grid_h = M, .grid_w = M, .interp = {cases[i].offset, cases[i].antialias}},
                          .ops = ops, .pos = pos};
-        assert_int_equal(dinov_vit_pos(&vit, out, cases[i].out, 1, &err), DINOV_OK);
+        assert_int_equal(dinov_vit_pos(&vit, NULL, out, cases[i].out, 1, &err), DINOV_OK);
         const float *row = out + (1 + cases[i].row) * M;
         for (int t = 0; t < 6; t++) {
             if (t > 0 && cases[i].weights[t] == 0) continue;
@@ -295,7 +295,7 @@ static void out_of_memory_is_an_error(void **state)
     for (int forever = 0; forever < 2; forever++)
         for (long n = 1;; n++) {
             dinov_engine        *e       = NULL;
-            dinov_engine_options options = {2, NULL};
+            dinov_engine_options options = {.threads = 2};
             dinov_features       f       = {.layer = -1, .cls = out};
             dinov_alloc_fail_at(n, forever);
             dinov_status status = dinov_engine_open_weights(&e, weights, &options, &err);
