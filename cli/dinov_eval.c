@@ -30,7 +30,8 @@ struct origin {
 };
 
 static struct origin train_from, test_from, val_from;
-static const char   *model_path, *preset_text, *isa, *output, *max_bad_text = "1%";
+static const char   *model_path, *preset_text, *isa, *device, *compute, *output, *max_bad_text = "1%";
+static dinov_engine_options where;
 static const char   *k_text = "10,20,100,200", *temperature_text = "0.07", *per_class_text = "-1", *rates_text;
 static int64_t       batch = 8, threads, max_tokens = 32768, seed, tries = 1;
 static int64_t       epochs = 10, epoch_length = 1250, batch_size = 128, eval_period = 1250;
@@ -58,6 +59,7 @@ static bool          no_fence, force, quiet, verbose, json;
          .common = false},                                                                                                         \
         {0, "max-tokens", DINOV_OPT_INT, &max_tokens, "N", "patch tokens a picture may have (default 32768)", 1,                   \
          (int64_t)1 << 31, false},                                                                                                 \
+        DINOV_OPT_DEVICE(&device, &compute),                                                                                       \
         {0, "isa", DINOV_OPT_TEXT, &isa, "NAME", "force an instruction set (default: the best this CPU has)", .common = false},    \
         {'q', "quiet", DINOV_OPT_FLAG, &quiet, NULL, "no progress, no notes", .common = false},                                    \
         DINOV_OPT_NO_FENCE(&no_fence),                                                                                             \
@@ -205,7 +207,7 @@ static dinov_status extract_set(struct evaluation *e, dinov_set *set, const char
         dinov_tool_note(e->tool, "%s [%s]", dinov_source_problem(source, i)->msg, dinov_source_problem(source, i)->code);
     dinov_tool_max_bad(e->tool, max_bad_text, &o.max_bad, &o.percent); /* it was checked before */
     e->model.unfenced = no_fence;
-    if (!e->model.engine) DINOV_TRY(dinov_tool_model_open(&e->model, e->tool, model_path, (int)threads, isa, quiet, err));
+    if (!e->model.engine) DINOV_TRY(dinov_tool_model_open(&e->model, e->tool, model_path, &where, quiet, err));
     DINOV_TRY(preset_text ? dinov_preset_parse(&o.preset, preset_text, err) : dinov_tool_model_preset(&o.preset, &e->model, err));
     dinov_status status = dinov_set_extract(set, name, e->model.engine, source, &o, err);
     end_line(&watch);
@@ -298,7 +300,8 @@ static int check_options(const dinov_tool *tool, int argc, char **argv)
     signal(SIGXFSZ, SIG_IGN); /* a file-size limit comes back as an error of write, like a full disk */
     if (argc) return dinov_tool_usage(tool, "expected options only, found %s", argv[0]);
     if (!given(&train_from) || !given(&test_from)) return dinov_tool_usage(tool, "expected --train SET and --test SET");
-    return dinov_tool_max_bad(tool, max_bad_text, &number, &percent);
+    int code = dinov_tool_engine_options(&where, tool, (int)threads, isa, device, compute);
+    return code ? code : dinov_tool_max_bad(tool, max_bad_text, &number, &percent);
 }
 
 static void describe_sets(const struct evaluation *e, int64_t classes)

@@ -17,9 +17,10 @@
 
 enum { SHOWN_BAD = 20, EXIT_INT = 130 /* as shells have it */ };
 
-static const char *model_path, *output, *list_path, *preset_text, *listing, *isa;
+static const char *model_path, *output, *list_path, *preset_text, *listing, *isa, *device, *compute;
 static const char *features_text = "cls", *layers_text = "-1", *store_text = "f32", *max_bad_text = "1%";
-static int64_t     batch = 8, threads, max_tokens = 32768;
+static int64_t     batch, threads, max_tokens = 32768;
+static dinov_engine_options where;
 static bool        no_norm, no_fence, dump_input, force, quiet, verbose, json;
 
 static const dinov_opt options[] = {
@@ -32,8 +33,9 @@ static const dinov_opt options[] = {
      .common = true},
     {0, "layers", DINOV_OPT_TEXT, &layers_text, "LIST", "block indices, negative from the end (default -1)", .common = false},
     {0, "no-norm", DINOV_OPT_FLAG, &no_norm, NULL, "features before the final LayerNorm", .common = false},
-    {'b', "batch", DINOV_OPT_INT, &batch, "N", "pictures run together (default 8); does not change results", 1, 4096, true},
+    {'b', "batch", DINOV_OPT_INT, &batch, "N", "pictures run together (default 8, on a GPU what suits it); does not change results", 1, 4096, true},
     {'t', "threads", DINOV_OPT_INT, &threads, "N", "threads (default 0: all cores); does not change results", 0, 1024, true},
+    DINOV_OPT_DEVICE(&device, &compute),
     {0, "store", DINOV_OPT_TEXT, &store_text, "TYPE", "f32 or f16 (default f32)", .common = false},
     {0, "dump-input", DINOV_OPT_FLAG, &dump_input, NULL, "also write the pixels the model saw", .common = false},
     {0, "max-bad", DINOV_OPT_TEXT, &max_bad_text, "N|P%", "bad inputs allowed (default 1%); beyond it the exit code is 4",
@@ -86,6 +88,7 @@ static int parse_options(const dinov_tool *tool, int argc, dinov_extract_options
     if (!o->f16 && strcmp(store_text, "f32") != 0)
         return dinov_tool_usage(tool, "--store: expected f32 or f16, found \"%s\"", store_text);
     if (json) return dinov_tool_usage(tool, "--json goes with --ls");
+    if ((code = dinov_tool_engine_options(&where, tool, (int)threads, isa, device, compute))) return code;
     o->out        = output;
     o->model_file = model_path;
     o->no_norm    = no_norm;
@@ -202,10 +205,11 @@ static dinov_status open_inputs(dinov_source **source, const char **array, const
 /* ---- Reporting ---- */
 
 struct watch {
-    const dinov_tool *tool;
-    bool              terminal, line;
-    double            last;
-    int64_t           bad;
+    const dinov_tool      *tool;
+    bool                   terminal, line;
+    double                 last;
+    int64_t                bad;
+    dinov_extract_progress progress; /* the last */
 };
 
 static void end_line(struct watch *w)
@@ -217,6 +221,7 @@ static void end_line(struct watch *w)
 static void on_progress(void *arg, const dinov_extract_progress *p)
 {
     struct watch *w = arg;
+    w->progress     = *p;
     if (!w->terminal || quiet || (p->seconds - w->last < 0.2 && p->done < p->total)) return;
     double      rate  = p->seconds > 0 ? (double)p->done / p->seconds : 0;
     int64_t     left  = rate > 0 ? (int64_t)((double)(p->total - p->done) / rate + 0.5) : 0;
@@ -254,6 +259,17 @@ static void report(const struct watch *w, const dinov_extract_report *r)
                         r->total, bad);
 }
 
+/* Work on a GPU runs beside decoding: says which of the two there was too little of. */
+static void report_busy(const struct watch *w)
+{
+    const dinov_extract_progress *p = &w->progress;
+    double                        gpu = 100 * p->model / p->seconds, cores = 100 * p->decode / p->seconds;
+    if (quiet || p->seconds <= 0 || !device || strcmp(device, "cpu") == 0) return;
+    dinov_tool_note(w->tool, "%.1f img/s: GPU %.0f%% busy, decoding threads %.0f%%, writing %.0f%%: %s", (double)p->done / p->seconds,
+                    gpu, cores, 100 * p->write / p->seconds,
+                    gpu >= cores ? "the GPU sets the pace" : "decoding sets the pace; more cores (-t) or smaller pictures would help");
+}
+
 static int run(const dinov_tool *tool, int argc, char **argv)
 {
     dinov_error           err    = {0};
@@ -277,7 +293,7 @@ static int run(const dinov_tool *tool, int argc, char **argv)
 
     dinov_status status = open_inputs(&source, &array, tool, argc, argv, &err);
     m.unfenced = no_fence;
-    if (status == DINOV_OK) status = dinov_tool_model_open(&m, tool, model_path, (int)threads, isa, quiet, &err);
+    if (status == DINOV_OK) status = dinov_tool_model_open(&m, tool, model_path, &where, quiet, &err);
     if (status == DINOV_OK && !preset_text && !array) status = dinov_tool_model_preset(&o.preset, &m, &err);
     if (status == DINOV_OK) {
         if (o.patch && o.preset.kind == DINOV_PRESET_EVAL && !array && !quiet)
@@ -289,7 +305,10 @@ static int run(const dinov_tool *tool, int argc, char **argv)
         o.arg      = &watch;
         status     = dinov_extract(m.engine, source, array, &o, &r, &err);
         end_line(&watch);
-        if (status == DINOV_OK || strcmp(err.code, "RUN-MAX-BAD") == 0) report(&watch, &r);
+        if (status == DINOV_OK || strcmp(err.code, "RUN-MAX-BAD") == 0) {
+            report(&watch, &r);
+            report_busy(&watch);
+        }
     }
     dinov_tool_model_close(&m);
     dinov_source_close(&source);

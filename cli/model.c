@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/model.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -16,9 +17,28 @@ static dinov_status open_run(dinov_tool_model *m, const dinov_tool *tool, const 
     return DINOV_OK;
 }
 
-dinov_status dinov_tool_model_open(dinov_tool_model *m, const dinov_tool *tool, const char *path, int threads, const char *isa,
+int dinov_tool_engine_options(dinov_engine_options *out, const dinov_tool *tool, int threads, const char *isa, const char *device,
+                              const char *compute)
+{
+    static const struct {
+        const char *name;
+        dinov_dtype type;
+    } types[] = {{"f32", DINOV_F32}, {"bf16", DINOV_BF16}, {"f16", DINOV_F16}};
+    bool on_cpu = !device || strcmp(device, "cpu") == 0;
+
+    *out = (dinov_engine_options){.threads = threads, .isa = isa, .device = device};
+    for (size_t i = 0; compute && i < sizeof types / sizeof types[0]; i++)
+        if (strcmp(compute, types[i].name) == 0) out->compute = types[i].type;
+    if (compute && !out->compute)
+        return dinov_tool_usage(tool, "--compute: expected f32, bf16 or f16, found \"%s\"", compute);
+    if (isa && !on_cpu) return dinov_tool_usage(tool, "--isa is for --device cpu");
+    return 0;
+}
+
+dinov_status dinov_tool_model_open(dinov_tool_model *m, const dinov_tool *tool, const char *path, const dinov_engine_options *how,
                                    bool quiet, dinov_error *err)
 {
+    int                     threads = how->threads;
     const dinov_checkpoint *checkpoint;
     const dinov_weights    *weights;
     dinov_status            status = DINOV_OK;
@@ -37,8 +57,8 @@ dinov_status dinov_tool_model_open(dinov_tool_model *m, const dinov_tool *tool, 
         snprintf(m->id, sizeof m->id, "%s", dinov_checkpoint_content_id(checkpoint));
     } else {
         if (status != DINOV_ERR_FORMAT) return status;
-        dinov_import_options how = {.threads = threads, .unfenced = m->unfenced};
-        DINOV_TRY(dinov_import_open(&m->import, path, &how, err));
+        dinov_import_options import = {.threads = threads, .unfenced = m->unfenced};
+        DINOV_TRY(dinov_import_open(&m->import, path, &import, err));
         weights = dinov_import_weights(m->import);
         if (!quiet) dinov_tool_note_fence(tool, dinov_import_source(m->import));
         DINOV_TRY(dinov_content_id(m->id, weights->tensors, weights->count, threads, err));
@@ -47,8 +67,7 @@ dinov_status dinov_tool_model_open(dinov_tool_model *m, const dinov_tool *tool, 
         if (!quiet)
             dinov_tool_note(tool, "%s: converted in memory; to keep the result: dinov-convert %s -o model.safetensors", path, path);
     }
-    dinov_engine_options how = {.threads = threads, .isa = isa};
-    return dinov_engine_open_weights(&m->engine, weights, &how, err);
+    return dinov_engine_open_weights(&m->engine, weights, how, err);
 }
 
 void dinov_tool_note_fence(const dinov_tool *tool, const dinov_reader *reader)

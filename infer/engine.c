@@ -71,6 +71,8 @@ bool        dinov_engine_resizes(const dinov_engine *e) { return e->remote && e-
 double      dinov_engine_busy(dinov_engine *e) { return e->host ? 0 : dinov_remote_busy(e->remote); }
 int         dinov_engine_devices(const dinov_engine *e) { return e->host ? 0 : dinov_remote_devices(e->remote); }
 
+const char *dinov_engine_device(const dinov_engine *e) { return e->host ? "cpu" : dinov_remote_names(e->remote); }
+
 int64_t dinov_engine_batch(const dinov_engine *e, int64_t height, int64_t width)
 {
     int64_t tokens = 1 + e->model.registers + height / e->model.patch * (width / e->model.patch);

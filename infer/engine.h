@@ -49,6 +49,7 @@ int          dinov_remote_lanes(const dinov_remote *remote);
 int64_t      dinov_remote_batch(const dinov_remote *remote, int64_t tokens);
 double       dinov_remote_busy(dinov_remote *remote);
 int          dinov_remote_devices(const dinov_remote *remote);
+const char  *dinov_remote_names(const dinov_remote *remote);
 
 /* ---- For the pipeline, beside dinov/infer.h ---- */
 
@@ -62,5 +63,7 @@ int64_t dinov_engine_batch(const dinov_engine *engine, int64_t height, int64_t w
 /* Seconds that devices have worked so far, added up, and how many devices there are; 0 on a CPU. */
 double dinov_engine_busy(dinov_engine *engine);
 int    dinov_engine_devices(const dinov_engine *engine);
+/* "cpu", or the GPUs by name: "cuda:0 NVIDIA H200, cuda:1 NVIDIA H200". */
+const char *dinov_engine_device(const dinov_engine *engine);
 
 #endif

@@ -3,6 +3,9 @@
  * A window is a run of consecutive inputs small enough to keep in memory: prepared in parallel,
  * grouped by equal size, run, written. Its length may depend on the number of threads; nothing that
  * is written does, because the engine's results do not depend on how pictures are batched.
+ *
+ * On a CPU a window goes through all of that before the next begins: preparing and running share the cores.
+ * On devices windows follow each other: while some are run, the next is prepared and the one before is written.
  */
 #include "infer/extract.h"
 
@@ -10,10 +13,12 @@
 #include "base/dtype.h"
 #include "base/bytes.h"
 #include "base/pool.h"
+#include "infer/engine.h"
 #include "infer/result.h"
 #include "infer/settings.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -23,6 +28,7 @@ enum { CLS, MEAN, REG, PATCH, FEATURES };
 
 enum {
     WINDOW_BYTES   = 256 << 20, /* of inputs and features, beyond what one round of threads adds */
+    RESIZED_BYTES  = 2 << 20,   /* decoded pictures larger than this are resized before they go to a device */
     ALL_BAD_INPUTS = 1000,
     CONVERT_VALUES = 1 << 14,
 };
@@ -33,10 +39,13 @@ struct output {
     int           layer, feature; /* index into layers; CLS..PATCH */
 };
 
-/* One input of the window. */
+/* One input of the window: normalised pixels, or a picture as decoded and the way it is resized. */
 struct item {
     dinov_index_record record;
+    bool               ready;
     float             *pixels;
+    dinov_image        image;
+    dinov_resize_plan  plan;
     int64_t            group, place; /* where its features are */
     dinov_status       status;
     dinov_error        why;
@@ -44,10 +53,21 @@ struct item {
 
 /* Inputs of one size that went through the engine together. */
 struct group {
-    float         *pixels; /* [count, channels, height, width] */
-    float         *block;  /* all features */
+    float         *pixels;  /* [count, channels, height, width], or */
+    dinov_decoded *decoded; /* [count] */
+    float         *block;   /* all features */
     dinov_features features[DINOV_MAX_LAYERS];
-    int64_t        count;
+    int64_t        from, count; /* the first of its items */
+};
+
+enum stage { FREE, PREPARED, RAN };
+
+struct window {
+    struct item  *items;       /* [room] */
+    int64_t       first, held; /* index of items[0], how many are held */
+    struct group *groups;
+    int64_t       group_count;
+    enum stage    stage;
 };
 
 struct run {
@@ -64,10 +84,18 @@ struct run {
     dinov_map map;
     dinov_npy array;
 
-    struct item  *items;               /* [window] */
-    int64_t       window, first, held; /* room, index of items[0], how many are held */
-    struct group *groups;
-    int64_t       group_count;
+    bool           decoded; /* pictures go to the engine as decoded */
+    int64_t        room; /* of a window, in inputs */
+    struct window *windows; /* [depth]: number k is windows[k % depth] */
+    int            depth;
+    int64_t        taken; /* inputs in windows so far */
+
+    /* Where windows are, when several are under way. */
+    pthread_mutex_t lock;
+    pthread_cond_t  moved;
+    int64_t         window_count; /* -1 until the last is prepared */
+    dinov_status    status;       /* of the first failure, which ends all stages */
+    dinov_error     why;
 
     dinov_result   result;
     struct output *outputs;
@@ -78,7 +106,8 @@ struct run {
     int64_t                rows, tokens, input_values, key_bytes, total;
     dinov_extract_report  *report;
     dinov_extract_progress progress;
-    double                 started;
+    double                 started, busy_before; /* of the engine's devices */
+    _Atomic int64_t        preparing; /* nanoseconds of all threads */
 };
 
 static double now(void)
@@ -144,6 +173,32 @@ static dinov_status input_size(const struct run *r, const char *shown, const din
     return check_tokens(r, shown, *w, *h, err);
 }
 
+/* Hands the picture to the item, with its plan. A large one is resized here: to the same bytes, and fewer. */
+static dinov_status plan_picture(const struct run *r, struct item *item, dinov_image *image, dinov_error *err)
+{
+    dinov_resize_plan whole = {0};
+    dinov_image       small = {0};
+    DINOV_TRY(dinov_preset_plan(&item->plan, &r->options->preset, r->model->patch, image, err));
+    if (3 * item->plan.columns * item->plan.rows > RESIZED_BYTES && (item->plan.across.most || item->plan.down.most)) {
+        int64_t w = item->plan.width, h = item->plan.height;
+        small = (dinov_image){.width = w, .height = h, .pixels = dinov_alloc((size_t)(w * h), 3)};
+        if (!small.pixels) return dinov_fail_nomem(err, "image", "the resized picture");
+        dinov_status status = dinov_resize_run(small.pixels, &item->plan, image->pixels, image->width, err);
+        if (status == DINOV_OK) status = dinov_resize_plan_init(&whole, (dinov_window){0, 0, w, h}, w, h, w, h, err);
+        if (status != DINOV_OK) {
+            dinov_image_clear(&small);
+            return status;
+        }
+        dinov_resize_plan_clear(&item->plan);
+        item->plan  = whole;
+        item->image = small;
+        return DINOV_OK;
+    }
+    item->image = *image;
+    *image      = (dinov_image){0};
+    return DINOV_OK;
+}
+
 static dinov_status prepare_picture(const struct run *r, struct item *item, int64_t i, dinov_error *err)
 {
     char         shown[DINOV_SOURCE_NAME];
@@ -158,13 +213,17 @@ static dinov_status prepare_picture(const struct run *r, struct item *item, int6
     item->record.height = (uint32_t)image.height;
     if (turns) DINOV_TRY_GOTO(dinov_image_turn(&image, err));
     DINOV_TRY_GOTO(input_size(r, shown, &image, &w, &h, err));
+    item->record.input_width  = (uint32_t)w;
+    item->record.input_height = (uint32_t)h;
+    if (r->decoded) {
+        status = plan_picture(r, item, &image, err);
+        goto fail;
+    }
     item->pixels = dinov_alloc((size_t)(3 * w * h), sizeof *item->pixels);
     if (!item->pixels) {
         status = dinov_fail_nomem(err, shown, "its pixels");
         goto fail;
     }
-    item->record.input_width  = (uint32_t)w;
-    item->record.input_height = (uint32_t)h;
     status =
         dinov_preset_apply(&r->options->preset, r->model->patch, dinov_engine_preprocess(r->engine), &image, item->pixels, err);
 fail:
@@ -193,16 +252,27 @@ static dinov_status prepare_row(const struct run *r, struct item *item, int64_t 
 }
 
 struct round {
-    struct run *run;
-    int64_t     first; /* item */
+    struct run    *run;
+    struct window *window;
+    int64_t        first; /* item */
 };
+
+static void clear_item(struct item *item)
+{
+    dinov_free(item->pixels);
+    dinov_image_clear(&item->image);
+    dinov_resize_plan_clear(&item->plan);
+    item->pixels = NULL;
+    item->ready  = false;
+}
 
 static void prepare(void *arg, int64_t block, int worker)
 {
     struct round *round = arg;
     struct run   *r     = round->run;
-    struct item  *item  = &r->items[round->first + block];
-    int64_t       i     = r->first + round->first + block;
+    struct item  *item  = &round->window->items[round->first + block];
+    int64_t       i     = round->window->first + round->first + block;
+    double        begun = now();
 
     (void)worker;
     *item = (struct item){.record.row = -1, .group = -1};
@@ -212,13 +282,14 @@ static void prepare(void *arg, int64_t block, int worker)
         item->status = prepare_picture(r, item, i, &item->why);
     else
         item->status = prepare_row(r, item, i, &item->why);
-    if (item->status == DINOV_OK) {
+    atomic_fetch_add(&r->preparing, (int64_t)(1e9 * (now() - begun)));
+    item->ready = item->status == DINOV_OK;
+    if (item->ready) {
         item->record.grid_w = item->record.input_width / (uint32_t)r->model->patch;
         item->record.grid_h = item->record.input_height / (uint32_t)r->model->patch;
         return;
     }
-    dinov_free(item->pixels);
-    item->pixels             = NULL;
+    clear_item(item);
     item->record.status      = judge(&item->why);
     item->record.input_width = item->record.input_height = 0;
 }
@@ -255,34 +326,26 @@ static float **feature_slot(dinov_features *features, int feature)
     return slots[feature];
 }
 
-/* Gathers up to a batch of items of the size of item `from`, runs them, gives them their place. */
-static dinov_status run_group(struct run *r, int64_t from, dinov_error *err)
+/* Gathers up to a batch of items of the size of item `from` and makes room for their features. */
+static dinov_status form_group(struct run *r, struct window *w, int64_t from, dinov_error *err)
 {
-    const dinov_index_record *size  = &r->items[from].record;
-    int64_t                   area  = r->model->channels * size->input_width * size->input_height;
-    struct group             *group = &r->groups[r->group_count++];
+    const dinov_index_record *size  = &w->items[from].record;
+    struct group             *group = &w->groups[w->group_count++];
     int64_t                   block = 0;
 
-    *group = (struct group){0};
-    for (int64_t i = from; i < r->held && group->count < r->options->batch; i++) {
-        struct item *item = &r->items[i];
-        if (!item->pixels || item->record.input_width != size->input_width || item->record.input_height != size->input_height)
+    *group = (struct group){.from = from};
+    for (int64_t i = from; i < w->held && group->count < r->options->batch; i++) {
+        struct item *item = &w->items[i];
+        if (!item->ready || item->group >= 0 || item->record.input_width != size->input_width ||
+            item->record.input_height != size->input_height)
             continue;
-        item->group = r->group_count - 1;
+        item->group = w->group_count - 1;
         item->place = group->count++;
     }
     for (int f = 0; f < FEATURES; f++) block += feature_size(r, f, size->grid_w, size->grid_h);
     block *= group->count;
-    group->pixels = dinov_alloc((size_t)(area * group->count), sizeof(float));
-    group->block  = dinov_alloc((size_t)(block * r->options->layer_count), sizeof(float));
-    if (!group->pixels || !group->block) return dinov_fail_nomem(err, "batch", "its features");
-    for (int64_t i = from; i < r->held; i++) {
-        struct item *item = &r->items[i];
-        if (!item->pixels || item->group != r->group_count - 1) continue;
-        memcpy(group->pixels + item->place * area, item->pixels, (size_t)area * sizeof(float));
-        dinov_free(item->pixels);
-        item->pixels = NULL;
-    }
+    group->block = dinov_alloc((size_t)(block * r->options->layer_count), sizeof(float));
+    if (!group->block) return dinov_fail_nomem(err, "batch", "its features");
     float *next = group->block;
     for (int l = 0; l < r->options->layer_count; l++) {
         group->features[l] = (dinov_features){.layer = r->layers[l], .no_norm = r->options->no_norm};
@@ -292,18 +355,64 @@ static dinov_status run_group(struct run *r, int64_t from, dinov_error *err)
             next += floats;
         }
     }
-    return dinov_engine_run(r->engine, group->pixels, group->count, size->input_height, size->input_width, group->features,
-                            (size_t)r->options->layer_count, err);
+    return DINOV_OK;
 }
 
-static void clear_window(struct run *r)
+/* The group's pixels side by side, moved out of its items. */
+static dinov_status gather_pixels(const struct run *r, struct window *w, struct group *group, dinov_error *err)
 {
-    for (int64_t i = 0; i < r->held; i++) dinov_free(r->items[i].pixels);
-    for (int64_t g = 0; g < r->group_count; g++) {
-        dinov_free(r->groups[g].pixels);
-        dinov_free(r->groups[g].block);
+    const dinov_index_record *size = &w->items[group->from].record;
+    int64_t                   area = r->model->channels * size->input_width * size->input_height, g = group - w->groups;
+
+    group->pixels = dinov_alloc((size_t)(area * group->count), sizeof(float));
+    if (!group->pixels) return dinov_fail_nomem(err, "batch", "its pixels");
+    for (int64_t i = group->from; i < w->held; i++) {
+        struct item *item = &w->items[i];
+        if (!item->ready || item->group != g) continue;
+        memcpy(group->pixels + item->place * area, item->pixels, (size_t)area * sizeof(float));
+        clear_item(item);
     }
-    r->held = r->group_count = 0;
+    return DINOV_OK;
+}
+
+static dinov_status gather_decoded(struct window *w, struct group *group, dinov_error *err)
+{
+    group->decoded = dinov_alloc((size_t)group->count, sizeof *group->decoded);
+    if (!group->decoded) return dinov_fail_nomem(err, "batch", "its pictures");
+    for (int64_t i = group->from; i < w->held; i++) {
+        const struct item *item = &w->items[i];
+        if (item->ready && item->group == group - w->groups)
+            group->decoded[item->place] = (dinov_decoded){item->image.pixels, item->image.width, &item->plan};
+    }
+    return DINOV_OK;
+}
+
+static dinov_status run_group(struct run *r, struct window *w, struct group *group, dinov_error *err)
+{
+    const dinov_index_record *size   = &w->items[group->from].record;
+    size_t                    layers = (size_t)r->options->layer_count;
+    if (!r->decoded) {
+        DINOV_TRY(gather_pixels(r, w, group, err));
+        return dinov_engine_run(r->engine, group->pixels, group->count, size->input_height, size->input_width, group->features,
+                                layers, err);
+    }
+    DINOV_TRY(gather_decoded(w, group, err));
+    DINOV_TRY(dinov_engine_run_decoded(r->engine, group->decoded, group->count, size->input_height, size->input_width,
+                                       group->features, layers, err));
+    for (int64_t i = group->from; i < w->held; i++)
+        if (w->items[i].ready && w->items[i].group == group - w->groups) clear_item(&w->items[i]);
+    return DINOV_OK;
+}
+
+static void clear_window(struct window *w)
+{
+    for (int64_t i = 0; i < w->held; i++) clear_item(&w->items[i]);
+    for (int64_t g = 0; g < w->group_count; g++) {
+        dinov_free(w->groups[g].pixels);
+        dinov_free(w->groups[g].decoded);
+        dinov_free(w->groups[g].block);
+    }
+    w->held = w->group_count = 0;
 }
 
 /* ---- Writing ---- */
@@ -337,9 +446,10 @@ static dinov_status append_offset(dinov_npy_out *file, int64_t value, dinov_erro
     return dinov_npy_append(file, bytes, sizeof bytes, 1, err);
 }
 
-static dinov_status write_features(struct run *r, const struct item *item, const char *key, dinov_error *err)
+static dinov_status write_features(struct run *r, const struct window *w, const struct item *item, const char *key,
+                                   dinov_error *err)
 {
-    const struct group *group = &r->groups[item->group];
+    const struct group *group = &w->groups[item->group];
     int64_t             grid  = (int64_t)item->record.grid_w * item->record.grid_h;
 
     for (int i = 0; i < r->output_count; i++) {
@@ -359,7 +469,7 @@ static dinov_status write_features(struct run *r, const struct item *item, const
     return DINOV_OK;
 }
 
-static dinov_status write_item(struct run *r, struct item *item, int64_t index, dinov_error *err)
+static dinov_status write_item(struct run *r, const struct window *w, struct item *item, int64_t index, dinov_error *err)
 {
     uint8_t      record[DINOV_INDEX_RECORD];
     size_t       size = key_of(r, index, NULL, 0);
@@ -374,7 +484,7 @@ static dinov_status write_item(struct run *r, struct item *item, int64_t index, 
     r->key_bytes += (int64_t)size + 1;
     if (item->status == DINOV_OK) {
         item->record.row = r->rows++;
-        DINOV_TRY_GOTO(write_features(r, item, key, err));
+        DINOV_TRY_GOTO(write_features(r, w, item, key, err));
     }
     r->report->count[item->record.status]++;
     dinov_index_put(record, &item->record);
@@ -388,51 +498,43 @@ fail:
 
 /* ---- One window ---- */
 
-static dinov_status prepare_window(struct run *r, dinov_error *err)
+/* Rounds are wide enough that threads seldom wait for the slowest picture of one. */
+static dinov_status prepare_window(struct run *r, struct window *w, dinov_error *err)
 {
-    int64_t wide = 2 * dinov_pool_threads(r->pool), floats = 0;
+    int64_t wide = (r->decoded ? 16 : 2) * dinov_pool_threads(r->pool), bytes = 0;
 
-    while (r->held < r->window && r->first + r->held < r->total && floats * (int64_t)sizeof(float) < WINDOW_BYTES) {
-        struct round round = {r, r->held};
-        int64_t      count = r->total - r->first - r->held;
+    w->first = r->taken;
+    while (w->held < r->room && w->first + w->held < r->total && bytes < WINDOW_BYTES) {
+        struct round round = {r, w, w->held};
+        int64_t      count = r->total - w->first - w->held;
         if (count > wide) count = wide;
-        if (count > r->window - r->held) count = r->window - r->held;
+        if (count > r->room - w->held) count = r->room - w->held;
         dinov_pool_run(r->pool, count, prepare, &round);
-        r->held += count;
-        for (int64_t i = r->held - count; i < r->held; i++) {
-            struct item *item = &r->items[i];
+        w->held += count;
+        for (int64_t i = w->held - count; i < w->held; i++) {
+            struct item *item = &w->items[i];
             /* Out of memory, or an option the model refuses, is no fault of the picture. */
             if (item->status == DINOV_ERR_NOMEM || item->status == DINOV_ERR_CONFIG) {
                 if (err) *err = item->why;
                 return item->status;
             }
-            if (item->pixels) floats += picture_floats(r, &item->record);
+            if (!item->ready) continue;
+            bytes += picture_floats(r, &item->record) * (int64_t)sizeof(float) + 3 * item->image.width * item->image.height;
         }
         if (stopped(r)) return fail_stopped(err);
     }
+    r->taken += w->held;
     return DINOV_OK;
 }
 
-static dinov_status process_window(struct run *r, dinov_error *err)
+static dinov_status run_window(struct run *r, struct window *w, dinov_error *err)
 {
-    double t = now(), u;
-
-    DINOV_TRY(prepare_window(r, err));
-    u = now(), r->progress.decode += u - t, t = u;
-    for (int64_t i = 0; i < r->held; i++) {
-        if (!r->items[i].pixels) continue;
-        DINOV_TRY(run_group(r, i, err));
+    for (int64_t i = 0; i < w->held; i++) {
+        if (!w->items[i].ready || w->items[i].group >= 0) continue;
+        DINOV_TRY(form_group(r, w, i, err));
+        DINOV_TRY(run_group(r, w, &w->groups[w->group_count - 1], err));
         if (stopped(r)) return fail_stopped(err);
     }
-    u = now(), r->progress.model += u - t, t = u;
-    for (int64_t i = 0; i < r->held; i++) DINOV_TRY(write_item(r, &r->items[i], r->first + i, err));
-    if (!r->source) {
-        size_t row = r->array.size / (size_t)r->total;
-        dinov_map_forget(r->map.data, r->map.size, r->array.data + (size_t)r->first * row, (size_t)r->held * row);
-    }
-    r->first += r->held;
-    r->progress.write += now() - t;
-    clear_window(r);
     return DINOV_OK;
 }
 
@@ -441,21 +543,127 @@ static bool too_many(const dinov_extract_options *o, int64_t bad, int64_t total)
     return (double)bad > (o->percent ? o->max_bad * (double)total / 100.0 : o->max_bad);
 }
 
-static dinov_status process(struct run *r, dinov_error *err)
+static dinov_status write_window(struct run *r, struct window *w, dinov_error *err)
 {
-    const dinov_extract_options *o = r->options;
-    while (r->first < r->total) {
-        DINOV_TRY(process_window(r, err));
-        r->progress.done    = r->first;
-        r->progress.bad     = r->first - r->rows;
-        r->progress.seconds = now() - r->started;
-        if (o->progress) o->progress(o->arg, &r->progress);
-        if (r->rows == 0 && r->first >= ALL_BAD_INPUTS && too_many(o, r->first, r->first))
-            return dinov_fail(err, DINOV_ERR_LIMIT, "RUN-ALL-BAD",
-                              "the first %lld inputs are all bad; nothing was kept (--max-bad 100%% goes on regardless)",
-                              (long long)r->first);
+    const dinov_extract_options *o     = r->options;
+    double                       begun = now();
+
+    for (int64_t i = 0; i < w->held; i++) DINOV_TRY(write_item(r, w, &w->items[i], w->first + i, err));
+    if (!r->source) {
+        size_t row = r->array.size / (size_t)r->total;
+        dinov_map_forget(r->map.data, r->map.size, r->array.data + (size_t)w->first * row, (size_t)w->held * row);
+    }
+    r->progress.done    = w->first + w->held;
+    r->progress.bad     = r->progress.done - r->rows;
+    r->progress.seconds = now() - r->started;
+    r->progress.write += now() - begun;
+    r->progress.decode = 1e-9 * (double)atomic_load(&r->preparing) / dinov_pool_threads(r->pool);
+    if (dinov_engine_devices(r->engine))
+        r->progress.model = (dinov_engine_busy(r->engine) - r->busy_before) / dinov_engine_devices(r->engine);
+    clear_window(w);
+    if (o->progress) o->progress(o->arg, &r->progress);
+    if (r->rows == 0 && r->progress.done >= ALL_BAD_INPUTS && too_many(o, r->progress.done, r->progress.done))
+        return dinov_fail(err, DINOV_ERR_LIMIT, "RUN-ALL-BAD",
+                          "the first %lld inputs are all bad; nothing was kept (--max-bad 100%% goes on regardless)",
+                          (long long)r->progress.done);
+    return DINOV_OK;
+}
+
+static dinov_status process_in_turn(struct run *r, dinov_error *err)
+{
+    struct window *w = &r->windows[0];
+    while (r->taken < r->total) {
+        DINOV_TRY(prepare_window(r, w, err));
+        double begun = now();
+        DINOV_TRY(run_window(r, w, err));
+        r->progress.model += now() - begun;
+        DINOV_TRY(write_window(r, w, err));
     }
     return DINOV_OK;
+}
+
+/* ---- Several windows ---- */
+
+/* Waits until window k is at `stage`; NULL: there is none, or a stage has failed. */
+static struct window *await(struct run *r, int64_t k, enum stage stage)
+{
+    struct window *w = &r->windows[k % r->depth];
+    pthread_mutex_lock(&r->lock);
+    while (r->status == DINOV_OK && (r->window_count < 0 || k < r->window_count) && w->stage != stage)
+        pthread_cond_wait(&r->moved, &r->lock);
+    bool there = r->status == DINOV_OK && (r->window_count < 0 || k < r->window_count);
+    pthread_mutex_unlock(&r->lock);
+    return there ? w : NULL;
+}
+
+/* Hands a window on, or ends everything. */
+static void hand_on(struct run *r, struct window *w, enum stage stage, dinov_status status, const dinov_error *why)
+{
+    pthread_mutex_lock(&r->lock);
+    w->stage = stage;
+    if (status != DINOV_OK && r->status == DINOV_OK) r->status = status, r->why = *why;
+    pthread_cond_broadcast(&r->moved);
+    pthread_mutex_unlock(&r->lock);
+}
+
+static void *prepare_all(void *arg)
+{
+    struct run    *r = arg;
+    struct window *w;
+    dinov_error    why;
+    int64_t        k = 0;
+    for (; r->taken < r->total && (w = await(r, k, FREE)); k++) hand_on(r, w, PREPARED, prepare_window(r, w, &why), &why);
+    pthread_mutex_lock(&r->lock);
+    r->window_count = k;
+    pthread_cond_broadcast(&r->moved);
+    pthread_mutex_unlock(&r->lock);
+    return NULL;
+}
+
+struct runner {
+    struct run *run;
+    int         index, step; /* windows index, index + step, ... */
+    pthread_t   thread;
+};
+
+static void *run_some(void *arg)
+{
+    struct runner *runner = arg;
+    struct run    *r      = runner->run;
+    struct window *w;
+    dinov_error    why;
+    for (int64_t k = runner->index; (w = await(r, k, PREPARED)); k += runner->step) hand_on(r, w, RAN, run_window(r, w, &why), &why);
+    return NULL;
+}
+
+/* This thread writes. */
+static dinov_status process_in_parallel(struct run *r, int lanes, dinov_error *err)
+{
+    struct runner *runners = dinov_calloc((size_t)lanes, sizeof *runners);
+    struct window *w;
+    dinov_error    why;
+    pthread_t      preparer;
+    int            started = 0, failed;
+    bool           prepares;
+
+    if (!runners) return dinov_fail_nomem(err, "extraction", "its threads");
+    failed   = pthread_create(&preparer, NULL, prepare_all, r);
+    prepares = !failed;
+    for (; !failed && started < lanes; started++) {
+        runners[started] = (struct runner){.run = r, .index = started, .step = lanes};
+        failed           = pthread_create(&runners[started].thread, NULL, run_some, &runners[started]);
+        if (failed) break;
+    }
+    if (failed) {
+        dinov_fail_errno(&why, failed, "SYS-THREAD", "extraction: could not start a thread");
+        hand_on(r, &r->windows[0], FREE, why.status, &why);
+    }
+    for (int64_t k = 0; (w = await(r, k, RAN)); k++) hand_on(r, w, FREE, write_window(r, w, &why), &why);
+    if (prepares) pthread_join(preparer, NULL);
+    for (int i = 0; i < started; i++) pthread_join(runners[i].thread, NULL);
+    dinov_free(runners);
+    if (r->status != DINOV_OK && err) *err = r->why;
+    return r->status;
 }
 
 /* ---- Files ---- */
@@ -623,6 +831,36 @@ static void read_counts(struct run *r)
     r->report->already = true;
 }
 
+/* On devices one more than their lanes is under way in each of the other two stages. */
+static dinov_status make_windows(struct run *r, dinov_error *err)
+{
+    int     lanes = dinov_engine_lanes(r->engine);
+    int64_t wide  = 4 * dinov_pool_threads(r->pool), batch = r->options->batch;
+
+    r->decoded     = dinov_engine_resizes(r->engine) && r->source && !r->options->dump_input;
+    r->busy_before = dinov_engine_busy(r->engine);
+    r->depth   = lanes == 1 ? 1 : lanes + 2;
+    r->room    = (wide > batch ? wide + batch - 1 : batch) / batch * batch * (r->fixed && lanes == 1 ? 1 : 4);
+    r->windows = dinov_calloc((size_t)r->depth, sizeof *r->windows);
+    if (!r->windows) return dinov_fail_nomem(err, "extraction", "its windows");
+    for (int i = 0; i < r->depth; i++) {
+        r->windows[i].items  = dinov_calloc((size_t)r->room, sizeof *r->windows[i].items);
+        r->windows[i].groups = dinov_calloc((size_t)r->room, sizeof *r->windows[i].groups);
+        if (!r->windows[i].items || !r->windows[i].groups) return dinov_fail_nomem(err, "extraction", "its windows");
+    }
+    return DINOV_OK;
+}
+
+static void free_windows(struct run *r)
+{
+    for (int i = 0; r->windows && i < r->depth; i++) {
+        clear_window(&r->windows[i]);
+        dinov_free(r->windows[i].items);
+        dinov_free(r->windows[i].groups);
+    }
+    dinov_free(r->windows);
+}
+
 static dinov_status extract(struct run *r, const dinov_facts *facts, json_t *settings, dinov_error *err)
 {
     DINOV_TRY(dinov_result_open(&r->result, r->options->out, settings, r->options->overwrite, err));
@@ -631,13 +869,10 @@ static dinov_status extract(struct run *r, const dinov_facts *facts, json_t *set
         return judge_total(r, err);
     }
     DINOV_TRY(dinov_pool_new(&r->pool, r->options->threads, err));
-    int64_t batch = r->options->batch, wide = 4 * dinov_pool_threads(r->pool);
-    r->window = (wide > batch ? wide + batch - 1 : batch) / batch * batch * (r->fixed ? 1 : 4);
-    r->items  = dinov_calloc((size_t)r->window, sizeof *r->items);
-    r->groups = dinov_calloc((size_t)r->window, sizeof *r->groups);
-    if (!r->items || !r->groups) return dinov_fail_nomem(err, "extraction", "its window");
+    DINOV_TRY(make_windows(r, err));
     DINOV_TRY(create_outputs(r, err));
-    DINOV_TRY(process(r, err));
+    int lanes = dinov_engine_lanes(r->engine);
+    DINOV_TRY(lanes == 1 ? process_in_turn(r, err) : process_in_parallel(r, lanes, err));
     DINOV_TRY(commit_outputs(r, err));
     DINOV_TRY(commit_run(r, facts, settings, err));
     return judge_total(r, err);
@@ -646,8 +881,9 @@ static dinov_status extract(struct run *r, const dinov_facts *facts, json_t *set
 dinov_status dinov_extract(dinov_engine *engine, const dinov_source *source, const char *array,
                            const dinov_extract_options *options, dinov_extract_report *report, dinov_error *err)
 {
-    json_t    *settings = NULL;
-    struct run r        = {.options     = options,
+    json_t               *settings = NULL;
+    dinov_extract_options resolved = *options;
+    struct run            r        = {.options     = &resolved,
                            .source      = source,
                            .array_path  = array,
                            .engine      = engine,
@@ -655,23 +891,27 @@ dinov_status dinov_extract(dinov_engine *engine, const dinov_source *source, con
                            .fixed       = !source,
                            .report      = report,
                            .result.lock = -1,
+                           .window_count = -1,
                            .started     = now()};
 
-    DINOV_ASSERT(!source != !array && options->layer_count >= 1 && options->batch >= 1 && options->max_tokens >= 1);
+    DINOV_ASSERT(!source != !array && options->layer_count >= 1 && options->batch >= 0 && options->max_tokens >= 1);
+    pthread_mutex_init(&r.lock, NULL);
+    pthread_cond_init(&r.moved, NULL);
     *report             = (dinov_extract_report){0};
     dinov_status status = check(&r, err);
     report->total       = r.total;
     r.progress.total    = r.total;
-    dinov_facts facts   = {options, source, array, engine, r.layers, r.total};
+    if (!resolved.batch) resolved.batch = dinov_engine_batch(engine, r.fixed ? r.fixed_h : 518, r.fixed ? r.fixed_w : 518);
+    dinov_facts facts = {&resolved, source, array, engine, r.layers, r.total};
     if (status == DINOV_OK) status = dinov_settings_new(&settings, &facts, err);
     if (status == DINOV_OK) status = extract(&r, &facts, settings, err);
-    clear_window(&r);
+    free_windows(&r);
     abort_outputs(&r); /* what was committed is no longer open */
     dinov_result_close(&r.result);
     dinov_pool_free(&r.pool);
     dinov_map_close(&r.map);
-    dinov_free(r.items);
-    dinov_free(r.groups);
+    pthread_cond_destroy(&r.moved);
+    pthread_mutex_destroy(&r.lock);
     dinov_free(r.outputs);
     json_decref(settings);
     return status;

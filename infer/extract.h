@@ -3,6 +3,7 @@
  * dinov-infer's work: pictures in, feature files out. Pictures are decoded and prepared by all
  * threads a window at a time, run through the engine in batches of equal size, and their features
  * written in input order as each window finishes, so that memory does not grow with their number.
+ * What an engine on GPUs can do itself, resizing and normalising, is left to it: to the same bits.
  */
 #ifndef DINOV_INFER_EXTRACT_H
 #define DINOV_INFER_EXTRACT_H
@@ -18,7 +19,7 @@ enum { DINOV_MAX_LAYERS = 64 };
 
 typedef struct dinov_extract_progress {
     int64_t done, total, bad;
-    double  seconds, decode, model, write; /* since the start; how much of it went where */
+    double  seconds, decode, model, write; /* since the start; of it: all threads prepared, the model (or all GPUs) worked, one wrote */
 } dinov_extract_progress;
 
 typedef struct dinov_extract_options {
@@ -30,7 +31,7 @@ typedef struct dinov_extract_options {
     int               layers[DINOV_MAX_LAYERS]; /* as dinov_features: -1 is the last */
     bool              no_norm, f16, dump_input, overwrite;
     dinov_preset      preset; /* not used for .npy input */
-    int64_t           batch;
+    int64_t           batch;      /* 0: what suits the engine */
     int64_t           max_tokens; /* at least 1: an input of more patch tokens is too large */
     int               threads;    /* 0: all cores */
     double            max_bad;    /* this many bad inputs are allowed, */

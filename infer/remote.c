@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 
 enum {
@@ -68,6 +69,7 @@ struct lane {
 struct dinov_remote {
     const dinov_model *model; /* of the first device's weights */
     struct gpu         gpus[DEVICES];
+    char               names[1024];
     int                gpu_count, lane_count;
     struct lane        lanes[DEVICES * LANES]; /* lane i is of gpu i % gpu_count */
     pthread_mutex_t    lock;                   /* of `taken` */
@@ -133,6 +135,10 @@ dinov_status dinov_remote_open(dinov_remote **out, const dinov_weights *weights,
         }
     }
     r->model = &r->gpus[0].vit.config;
+    for (int i = 0; i < count; i++) {
+        size_t used = strlen(r->names);
+        snprintf(r->names + used, sizeof r->names - used, "%s%s", i ? ", " : "", dinov_device_name(r->gpus[i].device));
+    }
     for (; r->lane_count < LANES * count; r->lane_count++) {
         struct lane *lane = &r->lanes[r->lane_count];
         lane->gpu         = &r->gpus[r->lane_count % count];
@@ -183,6 +189,7 @@ void dinov_remote_close(dinov_remote **remote)
 }
 
 const char *dinov_remote_isa(const dinov_remote *r) { return dinov_device_ops(r->gpus[0].device)->name; }
+const char *dinov_remote_names(const dinov_remote *r) { return r->names; }
 int         dinov_remote_lanes(const dinov_remote *r) { return r->lane_count; }
 int         dinov_remote_devices(const dinov_remote *r) { return r->gpu_count; }
 

@@ -3,6 +3,8 @@
 
 #include "base/alloc.h"
 #include "base/hash.h"
+#include "base/pool.h"
+#include "infer/engine.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -113,8 +115,8 @@ dinov_status dinov_run_json(json_t **out, const dinov_facts *facts, json_t *sett
         json_object_set_new(counts, dinov_input_status_name((dinov_input_status)i), json_integer(report->count[i]));
     dinov_escape(file, sizeof file, o->model_file, strlen(o->model_file));
     *out =
-        json_pack("{s:s, s:s, s:s, s:O, s:o, s:I, s:o, s:i, s:I, s:f}", "program", "dinov-infer", "version", DINOV_VERSION_STRING,
+        json_pack("{s:s, s:s, s:s, s:O, s:o, s:I, s:o, s:i, s:s, s:I, s:f}", "program", "dinov-infer", "version", DINOV_VERSION_STRING,
                   "model_file", file, "settings", settings, "preset_rule", rule, "rows", (json_int_t)rows, "counts", counts,
-                  "threads", dinov_engine_threads(facts->engine), "batch", (json_int_t)o->batch, "seconds", seconds);
+                  "threads", o->threads ? o->threads : dinov_pool_cores(), "device", dinov_engine_device(facts->engine), "batch", (json_int_t)o->batch, "seconds", seconds);
     return *out ? DINOV_OK : dinov_fail_nomem(err, "output folder", "run.json");
 }

@@ -120,8 +120,8 @@ typedef struct dinov_ops {
     void (*pictures)(dinov_stream *s, float *pixels, const void *block, const dinov_picture *pictures, int64_t count,
                      int64_t width, int64_t height, int64_t widest, int64_t highest, const float *table);
 
-    /* ---- Training. A device's table has none of it yet. dx is the gradient of x. Gradients of parameters accumulate (+=); everything else is
-     * overwritten unless it says otherwise. Row lists are int32 [M], NULL for 0..M-1. Sums over rows depend on
+    /* ---- Training; a device's table has none of it. dx is the gradient of x. Gradients of parameters accumulate (+=);
+     * everything else is overwritten unless it says otherwise. Row lists are int32 [M], NULL for 0..M-1. Sums over rows depend on
      * M alone. What is not a number in an input shows in the results. ---- */
 
     /* The transpose of `weight` [n, k] for `linear`: with w = {.n = k, .k = n, .packed, .bias = zeros},

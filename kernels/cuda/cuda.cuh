@@ -22,13 +22,14 @@ struct f16 {
     uint16_t bits;
 };
 
-/* 16 bytes that travel as one. */
-struct alignas(16) vec16 {
+/* 16 bytes that travel as one, and 8, whatever they are. */
+struct __attribute__((may_alias, aligned(16))) vec16 {
     uint32_t w[4];
 };
+typedef uint64_t __attribute__((may_alias)) vec8;
 
 #ifdef DINOV_SHIM
-#include "shim.h" /* tests/kernels/shim: every name below, on the CPU */
+#include <shim.h> /* tests/kernels/shim: every name below, on the CPU */
 #else
 
 #include <cuda_bf16.h>

@@ -3,6 +3,7 @@
  * kernels/device.h over the CUDA runtime: all calls of it but kernel launches are here. The runtime is linked
  * statically and finds the driver by itself, so a program runs where there is none.
  */
+#include "kernels/cuda/cudnn.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/products.h"
 
@@ -25,6 +26,7 @@ struct dinov_device {
     char                   name[300], table[96];
     dinov_ops              ops;
     struct dinov_products *products;
+    struct dinov_cudnn    *cudnn;
 
     pthread_mutex_t lock; /* of what failed first */
     cudaError_t     error;
@@ -118,12 +120,13 @@ dinov_status dinov_device_open(dinov_device **out, int index, dinov_dtype real, 
     int sm = 10 * properties.major + properties.minor;
     use(d);
     dinov_status status = dinov_products_open(&d->products, sm, real, err);
+    if (status == DINOV_OK) status = dinov_cudnn_open(&d->cudnn, sm, real, err);
     if (status != DINOV_OK) {
         dinov_device_close(&d);
         return status;
     }
-    snprintf(d->table, sizeof d->table, "cuda-sm%d-%s%s%s", sm, real == DINOV_F32 ? "f32" : real == DINOV_BF16 ? "bf16" : "f16",
-             d->products ? "-" : "", d->products ? dinov_products_name(d->products) : "");
+    snprintf(d->table, sizeof d->table, "cuda-sm%d-%s-%s-%s", sm, real == DINOV_F32 ? "f32" : real == DINOV_BF16 ? "bf16" : "f16",
+             dinov_products_name(d->products), dinov_cudnn_name(d->cudnn));
     dinov_cuda_table(&d->ops, real, d->table);
     *out = d;
     return DINOV_OK;
@@ -135,6 +138,7 @@ void dinov_device_close(dinov_device **device)
     dinov_device *d = *device;
     *device         = NULL;
     use(d);
+    dinov_cudnn_close(&d->cudnn);
     dinov_products_close(&d->products);
     pthread_mutex_destroy(&d->lock);
     dinov_free(d);
@@ -224,6 +228,7 @@ void *dinov_queue_stream(dinov_queue *queue)
 
 dinov_dtype            dinov_queue_real(const dinov_queue *queue) { return queue->device->real; }
 struct dinov_products *dinov_queue_products(const dinov_queue *queue) { return queue->device->products; }
+struct dinov_cudnn    *dinov_queue_cudnn(const dinov_queue *queue) { return queue->device->cudnn; }
 
 void dinov_queue_upload(dinov_queue *queue, void *device, const void *host, size_t size)
 {

@@ -19,6 +19,8 @@ void *dinov_queue_stage(dinov_queue *queue);
 
 /* What computes linear layers beside our own kernel (products.h); NULL: nothing does. */
 struct dinov_products *dinov_queue_products(const dinov_queue *queue);
+/* The same for attention (cudnn.h). */
+struct dinov_cudnn *dinov_queue_cudnn(const dinov_queue *queue);
 
 /* table.c: the device's table for real BF16, F16 or F32; `name` is kept. */
 void dinov_cuda_table(dinov_ops *ops, dinov_dtype real, const char *name);

@@ -11,6 +11,10 @@ enum {
     COLUMNS = 64, /* a block of the mean */
 };
 
+struct __attribute__((may_alias, aligned(16))) four {
+    float f[4];
+};
+
 struct statistics {
     float mean, scale;
 };
@@ -19,8 +23,8 @@ struct statistics {
 DINOV_DEVICE void load4(float v[4], const float *x, int64_t at, int64_t cols)
 {
     if (at + 4 <= cols) {
-        vec16 raw = *(const vec16 *)(x + at);
-        for (int i = 0; i < 4; i++) v[i] = ((const float *)&raw)[i];
+        four raw = *(const four *)(x + at);
+        for (int i = 0; i < 4; i++) v[i] = raw.f[i];
     } else {
         for (int i = 0; i < 4; i++) v[i] = at + i < cols ? x[at + i] : 0.0f;
     }
@@ -61,18 +65,17 @@ template <typename T> DINOV_DEVICE void store4(T *y, int64_t at, int64_t cols, c
     if (sizeof(T) == 2 && at + 4 <= cols) {
         uint64_t pair = (uint64_t)from_float<T>(v[0]).bits | (uint64_t)from_float<T>(v[1]).bits << 16 |
                         (uint64_t)from_float<T>(v[2]).bits << 32 | (uint64_t)from_float<T>(v[3]).bits << 48;
-        *(uint64_t *)(y + at) = pair;
+        *(vec8 *)(y + at) = pair;
     } else {
         for (int k = 0; k < 4; k++)
             if (at + k < cols) y[at + k] = from_float<T>(v[k]);
     }
 }
+/* Features lie packed, at any multiple of 4 bytes. */
 template <> DINOV_DEVICE void store4<float>(float *y, int64_t at, int64_t cols, const float v[4])
 {
-    if (at + 4 <= cols) {
-        vec16 raw;
-        for (int k = 0; k < 4; k++) ((float *)&raw)[k] = v[k];
-        *(vec16 *)(y + at) = raw;
+    if (at + 4 <= cols && (uintptr_t)y % sizeof(four) == 0) {
+        *(four *)(y + at) = four{{v[0], v[1], v[2], v[3]}};
     } else {
         for (int k = 0; k < 4; k++)
             if (at + k < cols) y[at + k] = v[k];

@@ -54,10 +54,10 @@ second_pass(float *pixels, const uint8_t *scratch, const uint8_t *block, const d
 extern "C" void dinov_cuda_pictures(dinov_stream *s, float *pixels, const void *block, const dinov_picture *pictures, int64_t count,
                                     int64_t width, int64_t height, int64_t widest, int64_t highest, const float *table)
 {
-    enum { MOST = 32768 }; /* pictures a launch: a grid's depth has 16 bits */
-    int64_t wide = widest > width ? widest : width, high = highest > height ? highest : height;
-    for (int64_t from = 0; from < count; from += MOST) {
-        unsigned depth = (unsigned)(count - from < MOST ? count - from : MOST);
+    const int64_t most = 32768; /* pictures a launch: a grid's depth has 16 bits */
+    int64_t       wide = widest > width ? widest : width, high = highest > height ? highest : height;
+    for (int64_t from = 0; from < count; from += most) {
+        unsigned depth = (unsigned)(count - from < most ? count - from : most);
         DINOV_LAUNCH(s, "pictures", first_pass, dim3(blocks_of(wide, THREADS), (unsigned)high, depth), THREADS, 0,
                      (uint8_t *)s->scratch, (const uint8_t *)block, pictures, width, height, from);
         DINOV_LAUNCH(s, "pictures", second_pass, dim3(blocks_of(width, THREADS), (unsigned)height, depth), THREADS, 0, pixels,

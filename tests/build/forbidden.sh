@@ -8,12 +8,13 @@ rule() {
     pattern=$1 why=$2 && shift 2
     skip="-e ^\$"
     for f in "$@"; do skip="$skip -e ^$f"; done
-    hits=$(grep -nE "$pattern" -r include base format image kernels model infer eval train convert cli --include='*.[ch]' | grep -v $skip || true)
+    hits=$(grep -nE "$pattern" -r include base format image kernels model infer eval train convert cli --include='*.[ch]' --include='*.cu' --include='*.cuh' | grep -v $skip || true)
     [ -z "$hits" ] || { echo "$why:"; echo "$hits"; bad=1; }
 }
 rule '(^|[^_a-z])(malloc|calloc|realloc|free|aligned_alloc|strdup)\(' 'memory comes from base/alloc.h' base/alloc.c
 rule '(^|[^_a-z])(exit|abort|_Exit)\(' 'only programs end the process' base/fail.c cli/
 rule '(^|[^_a-zA-Z])(printf|puts|putchar)\(' 'only programs print' cli/
+rule '<<<' 'kernels are launched by DINOV_LAUNCH' kernels/cuda/cuda.cuh
 rule 'getenv\(' 'no hidden settings' base/ cli/
 rule '	' 'spaces, not tabs'
 rule '[ ]+$' 'blanks at the end of a line'

@@ -2,7 +2,7 @@
 # The include rule (docs/architecture.md): a file includes headers of its own folder and of lower ranks only.
 set -eu
 cd "$(dirname "$0")/../.."
-find include base format image kernels model infer eval train convert curate cli -name '*.[ch]' 2>/dev/null | sort | xargs awk '
+find include base format image kernels model infer eval train convert curate cli \( -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' \) 2>/dev/null | sort | xargs awk '
 BEGIN {
     n = split("include dinov base format image kernels model infer eval train convert curate cli", folders, " ")
     split("0 0 1 2 2 2 3 4 5 6 6 6 7", ranks, " ")

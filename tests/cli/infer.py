@@ -151,7 +151,7 @@ class Codes(unittest.TestCase):
         self.assertGreater(len(found), 25)
         self.assertEqual([c for c in sorted(found) if f"| {c} |" not in table], [])
         tests = ""
-        for name in ("cli/infer.py", "unit/image.c", "unit/source.c", "unit/npy.c", "image/tables.py"):
+        for name in ("cli/infer.py", "unit/image.c", "unit/source.c", "unit/npy.c", "unit/remote.c", "image/tables.py"):
             with open(os.path.join(root, "tests", name), encoding="utf-8") as f:
                 tests += f.read()
         self.assertEqual([c for c in sorted(found) if c not in tests], [], "codes that no test reaches")
@@ -181,6 +181,11 @@ class Usage(Case):
             result = self.run_infer(*words, code=64)
             self.assertLessEqual(result.stderr.count(b"\n"), 20)
             self.assertFalse(os.path.exists(self.path("out")), words)
+
+    def test_a_gpu_that_is_not_there_is_refused_with_a_sentence(self):
+        result = self.run_infer("-m", self.model, "-o", self.path("out"), "--device", "cuda:17", self.pictures(1), code=2)
+        self.assertRegex(result.stderr.decode(), r"^dinov-infer: device cuda:17: .*(on the CPU \[DEV-NONE\]|\[DEV-CUDA\])\n$")
+        self.assertFalse(os.path.exists(self.path("out")))
 
     def test_missing_things_are_3_and_wrong_files_2(self):
         folder = self.pictures(1)

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/cuda/library.h"
+
+#include <dlfcn.h>
+
+void *dinov_library_open(const char *const *names, const char *const *symbols, void **functions, size_t count)
+{
+    for (; *names; names++) {
+        void *library = dlopen(*names, RTLD_NOW | RTLD_LOCAL);
+        if (!library) continue;
+        size_t found = 0;
+        while (found < count && (functions[found] = dlsym(library, symbols[found]))) found++;
+        if (found == count) return library;
+        dlclose(library);
+    }
+    return NULL;
+}
+
+void dinov_library_close(void *library)
+{
+    if (library) dlclose(library);
+}

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""dinov-infer --device, on the host shim: the run folder of the CPU, in its order, with the features of each type; one
+window of pictures behind another; stopping and failing leave nothing.   usage: device.py INFER_SHIM DEMO_MODEL"""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+
+try:
+    import numpy as np
+except ImportError:
+    print("skipped: numpy is absent")
+    sys.exit(77)
+
+INFER, DEMO_MODEL = sys.argv[1:3]
+SANITIZED = "DINOV_SANITIZED" in os.environ
+
+
+def picture(path, width, height, seed):
+    """A PPM would not do: PNG by zlib, 8-bit RGB."""
+    import struct
+    import zlib
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    raw = b"".join(b"\0" + row.tobytes() for row in rows)
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    with open(path, "wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) +
+                   chunk(b"IDAT", zlib.compress(raw, 1)) + chunk(b"IEND", b""))
+
+
+class Device(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.model = os.path.join(cls.folder.name, "tiny.safetensors")
+        subprocess.run([DEMO_MODEL, "-o", cls.model, *cls.shape()], check=True, stderr=subprocess.DEVNULL)
+        cls.photos = os.path.join(cls.folder.name, "photos")
+        os.mkdir(cls.photos)
+        for i in range(23):
+            picture(os.path.join(cls.photos, "%02d.png" % i), 20 + 7 * i, 90 - 3 * i, i)
+        with open(os.path.join(cls.photos, "11b.png"), "wb") as file:
+            file.write(b"\x89PNG\r\n\x1a\nno more")
+        cls.count = 0
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    @staticmethod
+    def shape():
+        return ["--dim", "64", "--depth", "2", "--heads", "1", "--grid", "3"]
+
+    def run_infer(self, *words, code=0):
+        type(self).count += 1
+        out = os.path.join(self.folder.name, "out%d" % self.count)
+        result = subprocess.run([INFER, "-m", self.model, "-o", out, "--preset", "square:28", "--max-bad", "1", *words],
+                                capture_output=True, text=True)
+        self.assertEqual(result.returncode, code, result.stderr)
+        return out, result.stderr
+
+    @staticmethod
+    def load(out, name):
+        return np.load(os.path.join(out, "part-000000." + name))
+
+    def same_folder(self, a, b):
+        self.assertEqual(sorted(os.listdir(a)), sorted(os.listdir(b)))
+        for name in ("index.npy", "keys.txt"):
+            with open(os.path.join(a, "part-000000." + name), "rb") as x, open(os.path.join(b, "part-000000." + name), "rb") as y:
+                self.assertEqual(x.read(), y.read(), name)
+
+    def test_every_type_agrees_with_the_cpu(self):
+        cpu, _ = self.run_infer("--features", "cls,patch,mean", self.photos)
+        for compute, limit in (("f32", 1e-5), ("bf16", 2e-2), ("f16", 3e-3)):
+            gpu, said = self.run_infer("--features", "cls,patch,mean", "--device", "cuda", "--compute", compute, "-b", "3", self.photos)
+            self.same_folder(cpu, gpu)
+            for name in ("cls.npy", "patch.npy", "mean.npy"):
+                want, have = self.load(cpu, name), self.load(gpu, name)
+                self.assertEqual(want.shape, have.shape)
+                error = np.linalg.norm(want - have, axis=-1) / np.linalg.norm(want, axis=-1)
+                self.assertLess(error.max(), limit, (compute, name))
+            self.assertIn("busy", said)
+            with open(os.path.join(gpu, "run.json")) as file:
+                facts = json.load(file)
+            self.assertIn(compute, facts["settings"]["isa"])
+            self.assertTrue(facts["device"].startswith("cuda:0"), facts["device"])
+
+    def test_batch_windows_and_lanes_change_nothing(self):
+        one, _ = self.run_infer("--device", "cuda", "--compute", "bf16", "-b", "1", "-t", "1", self.photos)
+        for words in (["-b", "2", "-t", "2"], ["-b", "64"], ["--device", "cuda:0,1", "-b", "2", "-t", "1"]):
+            other, _ = self.run_infer("--device", "cuda", "--compute", "bf16", *words, self.photos)
+            self.same_folder(one, other)
+            self.assertEqual(self.load(one, "cls.npy").tobytes(), self.load(other, "cls.npy").tobytes(), words)
+
+    def test_decoded_or_prepared(self):
+        """--dump-input prepares pixels on the CPU; features are the same bits as from pictures resized by the device."""
+        decoded, _ = self.run_infer("--device", "cuda", "--compute", "bf16", self.photos)
+        prepared, _ = self.run_infer("--device", "cuda", "--compute", "bf16", "--dump-input", self.photos)
+        self.assertEqual(self.load(decoded, "cls.npy").tobytes(), self.load(prepared, "cls.npy").tobytes())
+        array = os.path.join(self.folder.name, "input.npy")
+        np.save(array, self.load(prepared, "input.npy"))
+        type(self).count += 1
+        out = os.path.join(self.folder.name, "out%d" % self.count)
+        subprocess.run([INFER, "-m", self.model, "-o", out, "--device", "cuda", "--compute", "bf16", "-q", array], check=True)
+        self.assertEqual(self.load(decoded, "cls.npy").tobytes(), self.load(out, "cls.npy").tobytes())
+
+    def test_sizes_of_their_own(self):
+        cpu, _ = self.run_infer("--features", "patch", self.photos, "--preset", "short:28")
+        gpu, _ = self.run_infer("--features", "patch", "--device", "cuda", self.photos, "--preset", "short:28")
+        self.same_folder(cpu, gpu)
+        want, have = self.load(cpu, "patch.npy"), self.load(gpu, "patch.npy")
+        self.assertLess((np.linalg.norm(want - have, axis=-1) / np.linalg.norm(want, axis=-1)).max(), 1e-5)
+
+    def test_too_many_bad_is_4_and_everything_else_is_kept(self):
+        out, said = self.run_infer("--device", "cuda", "--max-bad", "0", self.photos, code=4)
+        self.assertEqual(len(self.load(out, "cls.npy")), 23)
+        self.assertIn("RUN-MAX-BAD", said)
+
+    def test_wrong_words_are_64(self):
+        for words in (["--device", "gpu"], ["--device", "cuda:0,0"], ["--compute", "bf16"], ["--device", "cuda", "--compute", "fp8"],
+                      ["--device", "cuda", "--isa", "avx2"], ["--device", "cpu", "--compute", "f16"]):
+            self.run_infer(*words, self.photos, code=64)
+        _, said = self.run_infer("--device", "cuda:7", self.photos, code=2)
+        self.assertIn("DEV-CUDA", said)
+
+
+unittest.main(argv=sys.argv[:1])

@@ -1,0 +1,56 @@
+# kernels/cuda without a GPU: the same .cu files as C++ on the host shim, then whatever stands on a device.
+enable_language(CXX)
+set(CMAKE_CXX_STANDARD 17)
+set(CMAKE_CXX_EXTENSIONS OFF)
+
+set(CUDA_KERNELS activation attention embed linear norm picture)
+list(TRANSFORM CUDA_KERNELS PREPEND ${PROJECT_SOURCE_DIR}/kernels/cuda/)
+list(TRANSFORM CUDA_KERNELS APPEND .cu)
+set_source_files_properties(${CUDA_KERNELS} PROPERTIES LANGUAGE CXX)
+if(NOT DINOV_SANITIZE)
+    # The shim is slow: a test suite of it must not be built for debugging.
+    set(SHIM_OPTIMISE -O2)
+endif()
+set(SHIM_OPTIONS -DDINOV_SHIM ${SHIM_OPTIMISE} -ffp-contract=off -fvisibility=hidden
+    "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wno-unknown-pragmas>" $<$<BOOL:${DINOV_WERROR}>:-Werror>)
+
+add_library(dinov_shim OBJECT kernels/shim/shim.cc kernels/shim/device.cc)
+add_library(dinov_shim_kernels OBJECT ${CUDA_KERNELS} ${PROJECT_SOURCE_DIR}/kernels/cuda/table.c)
+foreach(part dinov_shim dinov_shim_kernels)
+    set_source_files_properties(${CUDA_KERNELS} PROPERTIES COMPILE_OPTIONS "-xc++")
+    target_include_directories(${part} PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include kernels/shim)
+    target_compile_options(${part} PRIVATE ${SHIM_OPTIONS})
+endforeach()
+
+# dinov_shimmed(TARGET): the shim is its device, before whichever one dinov_kernels has.
+function(dinov_shimmed target)
+    target_sources(${target} PRIVATE $<TARGET_OBJECTS:dinov_shim> $<TARGET_OBJECTS:dinov_shim_kernels>)
+    target_compile_definitions(${target} PRIVATE DINOV_SHIM)
+    set_target_properties(${target} PROPERTIES LINKER_LANGUAGE CXX)
+endfunction()
+
+# That the shim sees mistakes.
+dinov_test_program(shim_faults kernels/shim/faults.cc dinov_base)
+target_sources(shim_faults PRIVATE $<TARGET_OBJECTS:dinov_shim>)
+target_include_directories(shim_faults PRIVATE kernels/shim ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include)
+target_compile_options(shim_faults PRIVATE ${SHIM_OPTIONS})
+add_test(NAME shim_faults COMMAND shim_faults)
+set_tests_properties(shim_faults PROPERTIES LABELS "quick")
+
+# Every kernel against the reference.
+dinov_test_program(kernels_device kernels/device.c dinov_kernels dinov_image)
+dinov_shimmed(kernels_device)
+foreach(real F32 BF16 F16)
+    add_test(NAME kernels_device_${real} COMMAND kernels_device ${real})
+    set_tests_properties(kernels_device_${real} PROPERTIES LABELS "quick")
+endforeach()
+
+# The engine on a device, and dinov-infer.
+dinov_test_program(unit_remote unit/remote.c PkgConfig::CMOCKA dinov_infer)
+dinov_shimmed(unit_remote)
+add_test(NAME unit_remote COMMAND unit_remote)
+set_tests_properties(unit_remote PROPERTIES LABELS "quick;threads")
+
+dinov_test_program(infer_shim ${PROJECT_SOURCE_DIR}/cli/dinov_infer.c dinov_cli dinov_cli_model)
+dinov_shimmed(infer_shim)
+dinov_python(infer_device quick cli/device.py $<TARGET_FILE:infer_shim> $<TARGET_FILE:dinov-demo-model>)
