@@ -27,11 +27,13 @@ if [ "$tier" = full ]; then
     export DINOV_OLDER="$older" DINOV_TORCH_OLD=/usr/bin/python3
 fi
 
-# run PRESET CTEST-ARGUMENTS...: configure, build and test one preset.
+# run PRESET CTEST-ARGUMENTS...: configure (with $options), build ($targets) and test one preset.
+options= targets=
 run() {
     preset=$1 && shift
     say "$preset"
-    cmake --preset "$preset" -DDINOV_TESTS=ON -DDINOV_WERROR=ON >"$reports/$preset.log" 2>&1 && cmake --build --preset "$preset" >>"$reports/$preset.log" 2>&1 ||
+    cmake --preset "$preset" -DDINOV_TESTS=ON -DDINOV_WERROR=ON $options >"$reports/$preset.log" 2>&1 &&
+        cmake --build --preset "$preset" ${targets:+--target $targets} >>"$reports/$preset.log" 2>&1 ||
         { tail -n 40 "$reports/$preset.log"; echo "$preset does not build"; exit 1; }
     dir=build && [ "$preset" = release ] || dir=build/$preset
     ctest --test-dir $dir --output-on-failure --no-tests=error --output-junit "$reports/$preset.xml" "$@" || failed=1
@@ -44,6 +46,20 @@ else
     run release
     run asan -LE lint
     run tsan -L threads
+    if command -v nvcc >/dev/null; then
+        # That everything compiles for a GPU, what the compiler makes of it, and what NVIDIA's libraries say to it.
+        nvidia=$PWD/.venv/cuda
+        cmp -s tests/requirements-cuda.txt "$nvidia/installed" || {
+            rm -rf "$nvidia"
+            .venv/bin/python -m pip install -q --no-deps --target "$nvidia" -r tests/requirements-cuda.txt
+            cp tests/requirements-cuda.txt "$nvidia/installed"
+        }
+        options="-DCMAKE_CUDA_ARCHITECTURES=90-real -DDINOV_NVIDIA=$nvidia/nvidia"
+        targets="dinov-infer dinov-convert dinov-demo-model gpu_bench gpu_kernels kernels_plans fake_driver"
+        run cuda -L cuda
+    else
+        say "cuda" && echo "skipped: no nvcc; kernels/cuda was tested on the host shim"
+    fi
 fi
 
 # A ctest entry counts once for each preset it ran in.

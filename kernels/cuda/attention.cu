@@ -26,7 +26,7 @@ struct alignas(16) quad {
  * A warp has 32 queries. A tile in shared memory is a row of a head, 128 bytes, after the other; its eight 16-byte
  * pieces are permuted so that eight rows' equal pieces lie in different banks. */
 
-enum { ROW = DIM * 2, TILE = KEYS * ROW, STAGES = 2, WARP_ROWS = 32 };
+enum { ROW = DIM * 2, TILE = KEYS * ROW, STAGE = 2 * TILE, WARP_ROWS = 32 }; /* a stage: keys, values */
 
 DINOV_DEVICE int place(int row, int piece) { return row * ROW + (piece ^ row % 8) * 16; }
 
@@ -116,10 +116,10 @@ DINOV_DEVICE void attend(state *s, const unsigned char *queries, const unsigned 
     }
 }
 
-template <typename T, int WARPS> DINOV_KERNEL(WARPS *WARP) attention_mma(attention p)
+template <typename T, int WARPS> DINOV_KERNEL(WARPS * WARP) attention_mma(attention p)
 {
     enum { THREADS = WARPS * WARP, ROWS = WARPS * WARP_ROWS };
-    unsigned char *queries = dynamic_shared(), *ring = queries + ROWS * ROW;
+    unsigned char *queries = dynamic_shared(), *stages = queries + ROWS * ROW;
     int            lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
     int            head = (int)blockIdx.x / p.tiles % p.heads, first = (int)blockIdx.x % p.tiles * ROWS;
     int64_t        image = (int)blockIdx.x / p.tiles / p.heads;
@@ -136,9 +136,9 @@ template <typename T, int WARPS> DINOV_KERNEL(WARPS *WARP) attention_mma(attenti
     }
 
     copy_rows<T, THREADS>(queries, qkv + first * p.qkv_ld, p.qkv_ld, ROWS, p.tokens - first);
-    copy_tile<T, THREADS>(ring, keys, values, p.qkv_ld, p.tokens);
+    copy_tile<T, THREADS>(stages, keys, values, p.qkv_ld, p.tokens);
     for (int key = 0; key < p.tokens; key += KEYS) {
-        unsigned char *tile = ring + key / KEYS % 2 * 2 * TILE, *other = ring + (key / KEYS + 1) % 2 * 2 * TILE;
+        unsigned char *stage = stages + key / KEYS % 2 * STAGE, *other = stages + (key / KEYS + 1) % 2 * STAGE;
         int            left = p.tokens - key;
         copy_wait<0>();
         block_barrier();
@@ -147,12 +147,12 @@ template <typename T, int WARPS> DINOV_KERNEL(WARPS *WARP) attention_mma(attenti
             copy_tile<T, THREADS>(other, keys, values, p.qkv_ld, left - KEYS);
         }
         if (!busy) continue;
-        if (left > KEYS) attend<T, false>(&s, own, tile, tile + TILE, KEYS);
-        else attend<T, true>(&s, own, tile, tile + TILE, left);
+        if (left > KEYS) attend<T, false>(&s, own, stage, stage + TILE, KEYS);
+        else attend<T, true>(&s, own, stage, stage + TILE, left);
     }
     if (!busy) return;
 
-    /* Through where the warp's queries were, to store rows in vectors. */
+    /* Through the place of the warp's own queries, to store rows in vectors. */
     warp_barrier();
     for (int m = 0; m < 2; m++)
         for (int half = 0; half < 2; half++) {
@@ -237,7 +237,8 @@ template <typename T> DINOV_KERNEL(PLAIN_THREADS) attention_plain(attention p)
             for (int j = 0; j < 4; j++) scores[i][j] = 0.0f;
         for (int c = 0; c < p.dim; c += DIM) {
             block_barrier();
-            if (key == 0 || p.dim > DIM) load_tile<T, query_twist>(queries, qkv + first * p.qkv_ld + c, p.qkv_ld, p.tokens - first, p.dim - c);
+            if (key == 0 || p.dim > DIM)
+                load_tile<T, query_twist>(queries, qkv + first * p.qkv_ld + c, p.qkv_ld, p.tokens - first, p.dim - c);
             load_tile<T, key_twist>(keys, tile + c, p.qkv_ld, count, p.dim - c);
             if (c == 0) load_tile<T, no_twist>(values, tile + width + slab, p.qkv_ld, count, p.dim - slab);
             block_barrier();
@@ -295,25 +296,25 @@ template <typename T, int WARPS> static void launch_mma(dinov_stream *s, attenti
 {
     p->tiles = (int)blocks_of(p->tokens, WARPS * WARP_ROWS);
     DINOV_LAUNCH(s, "attention", (attention_mma<T, WARPS>), dim3((unsigned)(heads * p->tiles)), WARPS * WARP,
-                 WARPS * WARP_ROWS * ROW + STAGES * 2 * TILE, *p);
+                 WARPS * WARP_ROWS * ROW + 2 * STAGE, *p);
 }
 
-/* A multiprocessor has registers for 8 warps: four blocks of 2 or two of 4. The larger read keys and values less often; the smaller
- * are taken where they save an eighth of the warps, as with 257 tokens. */
-template <typename T> static void tensor(dinov_stream *s, attention *p, int64_t heads)
+/* A multiprocessor has registers for 8 warps: four blocks of 2 or two of 4. The larger read keys and values less often;
+ * the smaller are taken where they save an eighth of the warps, as with 257 tokens. */
+template <typename T> static void run_mma(dinov_stream *s, attention *p, int64_t heads)
 {
     unsigned small = 2 * blocks_of(p->tokens, 2 * WARP_ROWS), large = 4 * blocks_of(p->tokens, 4 * WARP_ROWS);
     if (large - small >= (large + 7) / 8) launch_mma<T, 2>(s, p, heads);
     else launch_mma<T, 4>(s, p, heads);
 }
-template <> void tensor<float>(dinov_stream *, attention *, int64_t) {}
+template <> void run_mma<float>(dinov_stream *, attention *, int64_t) {}
 
 static bool vectors(const dinov_mat *m) { return (uintptr_t)m->data % 16 == 0 && m->ld % 8 == 0; }
 
-template <typename T> static void run(dinov_stream *s, attention *p, int64_t heads, bool cores)
+template <typename T> static void run(dinov_stream *s, attention *p, int64_t heads, bool mma)
 {
-    if (cores) {
-        tensor<T>(s, p, heads);
+    if (mma) {
+        run_mma<T>(s, p, heads);
         return;
     }
     p->tiles = (int)blocks_of(p->tokens, QUERIES), p->slabs = (int)blocks_of(p->dim, DIM);

@@ -67,6 +67,7 @@ struct dinov_cublaslt {
 
 struct dinov_lt_product {
     void         *desc, *a, *b, *c, *d;
+    int64_t       ldx, ldy; /* that algorithms are asked for; a call may have others */
     bool          residual;
     dinov_lt_algo algo;
 };
@@ -130,24 +131,26 @@ void dinov_lt_product_free(dinov_cublaslt *lt, dinov_lt_product **product)
 }
 
 /* A product without an algorithm. */
-static dinov_lt_product *describe(dinov_cublaslt *lt, int64_t n, int64_t k, bool residual, bool invariant)
+static dinov_lt_product *describe(dinov_cublaslt *lt, int64_t n, int64_t k, bool residual)
 {
     const struct functions *f = &lt->f;
     dinov_lt_product       *p = dinov_calloc(1, sizeof *p);
     if (!p) return NULL;
-    int32_t     transposed = LT_OP_T, invariance = LT_BATCH_INVARIANCE_ALIGN_16B;
-    uint32_t    epilogue = LT_EPILOGUE_BIAS;
-    const void *aligned  = (const void *)256; /* not read: how a bias is aligned matters to the heuristic */
+    int32_t     transposed = LT_OP_T;
+    uint32_t    epilogue   = LT_EPILOGUE_BIAS;
+    const void *aligned    = (const void *)256; /* not read: how a bias is aligned matters to the heuristic */
     int         in = element(lt->real), out = result_element(lt->real, residual);
-    int64_t     ldx = dinov_cuda_stride(k), ldy = dinov_cuda_stride(n);
 
+    p->ldx      = dinov_cuda_stride(k);
+    p->ldy      = dinov_cuda_stride(n);
     p->residual = residual;
     if (f->desc_create(&p->desc, compute(lt->real), LT_R_32F) || f->desc_set(p->desc, LT_DESC_TRANSA, &transposed, sizeof transposed) ||
         f->desc_set(p->desc, LT_DESC_EPILOGUE, &epilogue, sizeof epilogue) ||
         f->desc_set(p->desc, LT_DESC_BIAS_POINTER, &aligned, sizeof aligned) ||
-        (invariant && f->desc_set(p->desc, LT_DESC_BATCH_INVARIANCE_FLAGS, &invariance, sizeof invariance)) ||
-        f->layout_create(&p->a, in, (uint64_t)k, (uint64_t)n, ldx) || f->layout_create(&p->b, in, (uint64_t)k, CANONICAL_M, ldx) ||
-        f->layout_create(&p->c, out, (uint64_t)n, CANONICAL_M, ldy) || f->layout_create(&p->d, out, (uint64_t)n, CANONICAL_M, ldy))
+        f->layout_create(&p->a, in, (uint64_t)k, (uint64_t)n, p->ldx) ||
+        f->layout_create(&p->b, in, (uint64_t)k, CANONICAL_M, p->ldx) ||
+        f->layout_create(&p->c, out, (uint64_t)n, CANONICAL_M, p->ldy) ||
+        f->layout_create(&p->d, out, (uint64_t)n, CANONICAL_M, p->ldy))
         dinov_lt_product_free(lt, &p);
     return p;
 }
@@ -160,43 +163,55 @@ static bool config_is(dinov_cublaslt *lt, const dinov_lt_algo *algo, int attribu
 }
 
 /* What the top of cublaslt.h says. */
-static bool may_take(dinov_cublaslt *lt, dinov_lt_product *p, int64_t n, int64_t k, const dinov_lt_algo *algo)
+static bool may_take(dinov_cublaslt *lt, dinov_lt_product *p, const dinov_lt_algo *algo)
 {
     uint64_t how;
     size_t   written;
     if (!config_is(lt, algo, LT_CONFIG_SPLITK_NUM, 1) || !config_is(lt, algo, LT_CONFIG_REDUCTION_SCHEME, LT_REDUCTION_SCHEME_NONE))
         return false;
     if (lt->f.cap_get(algo, LT_CAP_NUMERICAL_IMPL_FLAGS, &how, sizeof how, &written)) return false;
-    if ((how & LT_IMPL_ACCUMULATOR_MASK) != LT_IMPL_ACCUMULATOR_32F) return false;
+    if (how & LT_IMPL_ACCUMULATOR_16F) return false;
     if (lt->real == DINOV_F32 && (how & (LT_IMPL_TENSOR_OP_MASK | LT_IMPL_INPUT_TF32))) return false;
     for (size_t i = 0; i < sizeof every_m / sizeof *every_m; i++) {
         dinov_lt_result result = {.workspace = 1};
-        if (set_rows(lt, p->b, every_m[i], dinov_cuda_stride(k)) || set_rows(lt, p->c, every_m[i], dinov_cuda_stride(n)) ||
-            set_rows(lt, p->d, every_m[i], dinov_cuda_stride(n)) ||
+        if (set_rows(lt, p->b, every_m[i], p->ldx) || set_rows(lt, p->c, every_m[i], p->ldy) ||
+            set_rows(lt, p->d, every_m[i], p->ldy) ||
             lt->f.algo_check(lt->handle, p->desc, p->a, p->b, p->c, p->d, algo, &result) || result.workspace)
             return false;
     }
     return true;
 }
 
-static int heuristic(dinov_cublaslt *lt, dinov_lt_product *p, dinov_lt_result results[DINOV_LT_CANDIDATES])
+/* What it names, best guess first; returns how many. `invariant`: only what the library calls batch-invariant. */
+static int heuristic(dinov_cublaslt *lt, dinov_lt_product *p, bool invariant, dinov_lt_result results[DINOV_LT_CANDIDATES])
 {
     const struct functions *f         = &lt->f;
     void                   *pref      = NULL;
     uint64_t                workspace = 0;
     uint32_t                none = LT_REDUCTION_SCHEME_NONE, alignment = 16;
-    int                     count = 0;
+    int32_t                 on = LT_BATCH_INVARIANCE_ALIGN_16B, unset = LT_BATCH_INVARIANCE_UNSET;
+    int                     count = 0, good = 0;
 
+    if (invariant && f->desc_set(p->desc, LT_DESC_BATCH_INVARIANCE_FLAGS, &on, sizeof on)) return 0;
     bool fine = !f->pref_create(&pref) && !f->pref_set(pref, LT_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace) &&
                 !f->pref_set(pref, LT_PREF_REDUCTION_SCHEME_MASK, &none, sizeof none);
     for (int i = LT_PREF_MIN_ALIGNMENT_A_BYTES; fine && i <= LT_PREF_MIN_ALIGNMENT_D_BYTES; i++)
         fine = !f->pref_set(pref, i, &alignment, sizeof alignment);
-    if (!fine || f->heuristic(lt->handle, p->desc, p->a, p->b, p->c, p->d, pref, DINOV_LT_CANDIDATES, results, &count)) count = 0;
+    fine = fine && set_rows(lt, p->b, CANONICAL_M, p->ldx) == 0 && set_rows(lt, p->c, CANONICAL_M, p->ldy) == 0 &&
+           set_rows(lt, p->d, CANONICAL_M, p->ldy) == 0 &&
+           !f->heuristic(lt->handle, p->desc, p->a, p->b, p->c, p->d, pref, DINOV_LT_CANDIDATES, results, &count);
     if (pref) f->pref_destroy(pref);
-    int good = 0;
-    for (int i = 0; i < count; i++)
-        if (results[i].status == LT_SUCCESS) results[good++] = results[i];
+    if (invariant && f->desc_set(p->desc, LT_DESC_BATCH_INVARIANCE_FLAGS, &unset, sizeof unset)) fine = false;
+    for (int i = 0; fine && i < count; i++)
+        if (results[i].status == LT_SUCCESS && may_take(lt, p, &results[i].algo)) results[good++] = results[i];
     return good;
+}
+
+/* What may be taken. */
+static int search(dinov_cublaslt *lt, dinov_lt_product *p, dinov_lt_result results[DINOV_LT_CANDIDATES])
+{
+    int count = heuristic(lt, p, true, results);
+    return count ? count : heuristic(lt, p, false, results);
 }
 
 static bool set_number(dinov_cublaslt *lt, dinov_lt_algo *algo, int attribute, int32_t value, size_t size)
@@ -237,38 +252,33 @@ static bool in_numbers(dinov_cublaslt *lt, const dinov_lt_algo *algo, dinov_lt_c
     return true;
 }
 
-/* With the library's promise where it knows that attribute and has an algorithm that keeps it, otherwise without. */
 dinov_lt_product *dinov_lt_product_new(dinov_cublaslt *lt, int64_t n, int64_t k, bool residual, const dinov_lt_config *config)
 {
-    for (int invariant = 1; invariant >= 0; invariant--) {
-        dinov_lt_result   results[DINOV_LT_CANDIDATES];
-        dinov_lt_product *p = describe(lt, n, k, residual, invariant);
-        if (!p) continue;
-        int count = config ? make_again(lt, &results[0].algo, residual, config) : heuristic(lt, p, results);
-        for (int i = 0; i < count; i++)
-            if (may_take(lt, p, n, k, &results[i].algo)) {
-                p->algo = results[i].algo;
-                return p;
-            }
+    dinov_lt_result   results[DINOV_LT_CANDIDATES];
+    dinov_lt_product *p = describe(lt, n, k, residual);
+    if (!p) return NULL;
+    bool found = config ? make_again(lt, &results[0].algo, residual, config) && may_take(lt, p, &results[0].algo)
+                        : search(lt, p, results) > 0;
+    if (found)
+        p->algo = results[0].algo;
+    else
         dinov_lt_product_free(lt, &p);
-    }
-    return NULL;
+    return p;
 }
 
 int dinov_lt_candidates(dinov_cublaslt *lt, int64_t n, int64_t k, bool residual, dinov_lt_config out[DINOV_LT_CANDIDATES])
 {
     dinov_lt_result   results[DINOV_LT_CANDIDATES];
     int               count = 0;
-    dinov_lt_product *p     = describe(lt, n, k, residual, false);
+    dinov_lt_product *p     = describe(lt, n, k, residual);
     if (!p) return 0;
-    int found = heuristic(lt, p, results);
+    int found = search(lt, p, results);
     for (int i = 0; i < found; i++) {
-        dinov_lt_config  *c    = &out[count];
-        dinov_lt_product *made = in_numbers(lt, &results[i].algo, c) ? dinov_lt_product_new(lt, n, k, residual, c) : NULL;
-        bool              known = !made;
-        for (int j = 0; j < count; j++) known = known || !memcmp(&out[j], c, sizeof *c);
-        if (!known) count++;
-        dinov_lt_product_free(lt, &made);
+        dinov_lt_algo    again;
+        dinov_lt_config *c     = &out[count];
+        bool             fresh = in_numbers(lt, &results[i].algo, c) && make_again(lt, &again, residual, c) && may_take(lt, p, &again);
+        for (int j = 0; j < count; j++) fresh = fresh && memcmp(&out[j], c, sizeof *c);
+        if (fresh) count++;
     }
     dinov_lt_product_free(lt, &p);
     return count;

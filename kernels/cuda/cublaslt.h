@@ -6,10 +6,10 @@
  * A product is y = x W^T + bias (+ residual), one for each (n, k, residual), with one algorithm for every number of rows M.
  * An algorithm is taken only if
  *   - it sums every element in one place: no split of k, no reduction scheme, and no workspace that parts could lie in;
- *   - it accumulates in float, and for float inputs uses no tensor cores, which would round them to TF32;
+ *   - it does not accumulate in 16 bits, and for float inputs uses no tensor cores, which would round them to TF32;
  *   - the library accepts it for M = 1, 8, 257, 8192 and 65536.
- * So what it computes for a row does not depend on the rows beside it. The library's own promise of that (its experimental
- * batch-invariance attribute) is asked for where it is known.
+ * So what it computes for a row should not depend on the rows beside it; that it does not is for a test on the device to show.
+ * Where the library can be asked for algorithms that it calls batch-invariant itself (an experimental attribute), those come first.
  *
  * Its GELU epilogue is the tanh form and is not used. The bias of its epilogue has the type of y, hence the 16-bit copy.
  */
@@ -39,6 +39,7 @@ enum dinov_lt_number {
     LT_DESC_BIAS_POINTER           = 8,  /* const void * */
     LT_DESC_BATCH_INVARIANCE_FLAGS = 41, /* int32; only newer libraries know it */
     LT_BATCH_INVARIANCE_ALIGN_16B  = 4,
+    LT_BATCH_INVARIANCE_UNSET      = 0x8000,
     LT_EPILOGUE_BIAS               = 4,
 
     LT_LAYOUT_COLS = 3, /* uint64 */
@@ -60,10 +61,9 @@ enum dinov_lt_number {
     LT_CONFIG_INNER_SHAPE_ID   = 7, /* uint16 */
     LT_CONFIG_CLUSTER_SHAPE_ID = 8, /* uint16 */
 
-    LT_CAP_NUMERICAL_IMPL_FLAGS = 15,   /* uint64 of: */
+    LT_CAP_NUMERICAL_IMPL_FLAGS = 15, /* uint64 of: */
     LT_IMPL_TENSOR_OP_MASK      = 0xfe,
-    LT_IMPL_ACCUMULATOR_32F     = 0x200,
-    LT_IMPL_ACCUMULATOR_MASK    = 0xff00,
+    LT_IMPL_ACCUMULATOR_16F     = 0x100,
     LT_IMPL_INPUT_TF32          = 0x40000,
 };
 

@@ -231,7 +231,7 @@ dinov_status dinov_cudnn_open_described(dinov_cudnn **out, const char *library, 
     connect(c, library);
     if (!c->library) {
         dinov_cudnn_close(out);
-        return dinov_fail(err, DINOV_ERR_UNSUPPORTED, "CUDNN-ABSENT", "%s: expected the library of cuDNN %d.%d or newer", library,
+        return dinov_fail(err, DINOV_ERR_UNSUPPORTED, "DEV-CUDNN", "%s: expected the library of cuDNN %d.%d or newer", library,
                           OLDEST / 10000, OLDEST / 100 % 100);
     }
     struct steps s = {.c = c, .p = &first};
@@ -242,7 +242,7 @@ dinov_status dinov_cudnn_open_described(dinov_cudnn **out, const char *library, 
     char words[300] = "";
     c->f.last_error(words, sizeof words);
     dinov_cudnn_close(out);
-    return dinov_fail(err, DINOV_ERR_UNSUPPORTED, "CUDNN-PLAN", "%s: %s: status %d: %s", library, s.what, s.status, words);
+    return dinov_fail(err, DINOV_ERR_UNSUPPORTED, "DEV-CUDNN", "%s: %s: status %d: %s", library, s.what, s.status, words);
 }
 
 /* ---- Plans ---- */
@@ -444,7 +444,7 @@ dinov_status dinov_cudnn_plan(dinov_cudnn *c, int64_t images, int64_t heads, int
     struct plan *p = prepare(c, &shape, images, &never, why, sizeof why);
     pthread_mutex_unlock(&c->lock);
     if (p) return DINOV_OK;
-    return dinov_fail(err, DINOV_ERR_UNSUPPORTED, "CUDNN-PLAN",
+    return dinov_fail(err, DINOV_ERR_UNSUPPORTED, "DEV-CUDNN",
                       "attention of %lld images, %lld heads, %lld tokens: %s refuses it: %s", (long long)images, (long long)heads,
                       (long long)tokens, c->name, why);
 }

@@ -86,7 +86,7 @@ enum { DINOV_CUDNN_SCRATCH = 4096 };
  * something to do; that it is absent, older than 9.16 or without a device is no error: attention is then never its. ERR_NOMEM. */
 dinov_status dinov_cudnn_open(dinov_cudnn **out, int sm, dinov_dtype real, dinov_error *err);
 /* Plans without a GPU, for the device that `description` names in the library's own JSON; `library` is its file. Nothing can be
- * run. ERR_UNSUPPORTED CUDNN-ABSENT. */
+ * run. ERR_UNSUPPORTED DEV-CUDNN. */
 dinov_status dinov_cudnn_open_described(dinov_cudnn **out, const char *library, const char *description, dinov_dtype real,
                                         dinov_error *err);
 /* When the device is idle and graphs recorded from it are freed. */
@@ -101,7 +101,7 @@ void dinov_cudnn_from(dinov_cudnn *cudnn, int64_t tokens);
  * The first call for a number of images takes some tenths of a second and is made before one is recorded into a graph. */
 bool dinov_cudnn_attention(dinov_cudnn *cudnn, dinov_stream *s, dinov_mat *out, const dinov_mat *qkv, int64_t images, int64_t heads);
 
-/* Makes that plan if there is none. ERR_UNSUPPORTED CUDNN-PLAN with the library's own words; ERR_NOMEM. */
+/* Makes that plan if there is none. ERR_UNSUPPORTED DEV-CUDNN with the library's own words; ERR_NOMEM. */
 dinov_status dinov_cudnn_plan(dinov_cudnn *cudnn, int64_t images, int64_t heads, int64_t tokens, int64_t qkv_ld, int64_t out_ld,
                               dinov_error *err);
 

@@ -17,7 +17,7 @@ struct product {
     int64_t      x_ld, weight_ld, residual_ld, y_ld;
     int64_t      m;
     int          n, k;
-    int          across;  /* columns of y */
+    int          across; /* columns of y */
     bool         gelu, swiglu;
     bool         vectors; /* rows of y and of the residual are 16-byte aligned */
 };
@@ -217,8 +217,7 @@ template <typename T, int ROWS> DINOV_KERNEL(ROWS) product_mma(product p)
             multiply_fragments<T>(sums, &f[step % 2]);
         }
     }
-    copy_wait<0>();
-    block_barrier();
+    block_barrier(); /* until no warp loads fragments any more */
 
     float *out = (float *)shared + warp * 64 * SUMS_LD;
     for (int i = 0; i < 4; i++)
@@ -277,7 +276,6 @@ DINOV_KERNEL(F32_THREADS) product_f32(product p)
             for (int i = 0; i < 8; i++)
                 for (int j = 0; j < 8; j++) sums[i][j] += part[i][j], part[i][j] = 0.0f;
     }
-    copy_wait<0>();
     block_barrier();
 
     float *out = (float *)shared + warp * 32 * SUMS_LD;
@@ -322,6 +320,7 @@ void dinov_cuda_linear(dinov_stream *s, dinov_mat *y, const dinov_mat *x, const 
     p.bias = (const float *)w->bias, p.scale = (const float *)scale;
     p.y = y->data, p.y_ld = y->ld, p.across = (int)y->cols;
     p.gelu = w->act == DINOV_ACT_GELU, p.swiglu = w->act == DINOV_ACT_SWIGLU;
+    DINOV_ASSERT(vectors(x->data, x->ld, dinov_queue_real(s->queue) == DINOV_F32 ? sizeof(float) : 2));
     p.vectors = vectors(y->data, y->ld, size);
     if (residual) {
         p.residual = (const float *)residual->data, p.residual_ld = residual->ld;

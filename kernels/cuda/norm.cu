@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * LayerNorm over rows of the residual stream, and rows of it as features. A warp takes a row: it reads it once into
- * registers, in vectors of four, and makes two passes over those, mean first, so that no digits cancel.
+ * registers, in vectors of four, and makes two passes over those, mean first, so that no digits cancel. How many vectors
+ * a lane holds is a matter of the row's width: kernels for HELD = 4, 8 and 16 of them, that is 512, 1024 and 2048 columns;
+ * the last reads the rest of longer rows again.
  */
 #include "kernels/cuda/cuda.cuh"
 
 enum {
     ROWS    = 8, /* a block, a warp each */
-    VECTORS = 16, /* of a lane, in registers: rows up to WARP * 4 * VECTORS = 2048 columns; longer ones are read again */
     COLUMNS = 64, /* a block of the mean */
 };
 
@@ -30,27 +31,28 @@ DINOV_DEVICE void load4(float v[4], const float *x, int64_t at, int64_t cols)
     }
 }
 
-DINOV_DEVICE statistics row_statistics(const float *x, int64_t cols, float eps, int lane, float (&held)[VECTORS][4])
+template <int HELD>
+DINOV_DEVICE statistics row_statistics(const float *x, int64_t cols, float eps, int lane, float (&held)[HELD][4])
 {
     float sum = 0, squares = 0, v[4];
 #pragma unroll
-    for (int i = 0; i < VECTORS; i++) {
+    for (int i = 0; i < HELD; i++) {
         int64_t at = 4 * (lane + WARP * i);
         for (int k = 0; k < 4; k++) held[i][k] = 0;
         if (at < cols) load4(held[i], x, at, cols);
         sum += (held[i][0] + held[i][1]) + (held[i][2] + held[i][3]);
     }
-    for (int64_t at = 4 * (lane + WARP * VECTORS); at < cols; at += 4 * WARP) {
+    for (int64_t at = 4 * (lane + WARP * HELD); at < cols; at += 4 * WARP) {
         load4(v, x, at, cols);
         sum += (v[0] + v[1]) + (v[2] + v[3]);
     }
     float mean = warp_sum(sum) / (float)cols;
 #pragma unroll
-    for (int i = 0; i < VECTORS; i++) {
+    for (int i = 0; i < HELD; i++) {
         int64_t at = 4 * (lane + WARP * i);
         for (int k = 0; k < 4; k++) squares += at + k < cols ? (held[i][k] - mean) * (held[i][k] - mean) : 0.0f;
     }
-    for (int64_t at = 4 * (lane + WARP * VECTORS); at < cols; at += 4 * WARP) {
+    for (int64_t at = 4 * (lane + WARP * HELD); at < cols; at += 4 * WARP) {
         load4(v, x, at, cols);
         for (int k = 0; k < 4; k++) squares += at + k < cols ? (v[k] - mean) * (v[k] - mean) : 0.0f;
     }
@@ -83,13 +85,13 @@ template <> DINOV_DEVICE void store4<float>(float *y, int64_t at, int64_t cols, 
 }
 
 /* weight NULL: the row as it is. */
-template <typename T>
+template <typename T, int HELD>
 DINOV_DEVICE void norm_row(T *y, const float *x, const float *weight, const float *bias, int64_t cols, float eps, int lane)
 {
-    float      held[VECTORS][4], v[4], w[4], b[4];
+    float      held[HELD][4], v[4], w[4], b[4];
     statistics s = row_statistics(x, cols, eps, lane, held);
 #pragma unroll
-    for (int i = 0; i < VECTORS; i++) {
+    for (int i = 0; i < HELD; i++) {
         int64_t at = 4 * (lane + WARP * i);
         if (at >= cols) continue;
         for (int k = 0; k < 4; k++) v[k] = held[i][k];
@@ -99,7 +101,7 @@ DINOV_DEVICE void norm_row(T *y, const float *x, const float *weight, const floa
         }
         store4<T>(y, at, cols, v);
     }
-    for (int64_t at = 4 * (lane + WARP * VECTORS); at < cols; at += 4 * WARP) {
+    for (int64_t at = 4 * (lane + WARP * HELD); at < cols; at += 4 * WARP) {
         load4(v, x, at, cols);
         if (weight) {
             load4(w, weight, at, cols), load4(b, bias, at, cols);
@@ -109,16 +111,17 @@ DINOV_DEVICE void norm_row(T *y, const float *x, const float *weight, const floa
     }
 }
 
-template <typename T>
+template <typename T, int HELD>
 DINOV_KERNEL(ROWS *WARP)
 layernorm(T *y, int64_t y_ld, const float *x, int64_t x_ld, const float *weight, const float *bias, int64_t rows,
                    int64_t cols, float eps)
 {
     int64_t row = (int64_t)blockIdx.x * ROWS + threadIdx.x / WARP;
-    if (row < rows) norm_row<T>(y + row * y_ld, x + row * x_ld, weight, bias, cols, eps, (int)threadIdx.x % WARP);
+    if (row < rows) norm_row<T, HELD>(y + row * y_ld, x + row * x_ld, weight, bias, cols, eps, (int)threadIdx.x % WARP);
 }
 
 /* Row r of the output is token first + r % count of picture r / count. */
+template <int HELD>
 DINOV_KERNEL(ROWS *WARP)
 feature_rows(float *out, const float *x, int64_t x_ld, const float *weight, const float *bias, int64_t rows, int64_t tokens,
                   int64_t first, int64_t count, int64_t cols, float eps)
@@ -126,15 +129,16 @@ feature_rows(float *out, const float *x, int64_t x_ld, const float *weight, cons
     int64_t row = (int64_t)blockIdx.x * ROWS + threadIdx.x / WARP;
     if (row >= rows) return;
     const float *in = x + (row / count * tokens + first + row % count) * x_ld;
-    norm_row<float>(out + row * cols, in, weight, bias, cols, eps, (int)threadIdx.x % WARP);
+    norm_row<float, HELD>(out + row * cols, in, weight, bias, cols, eps, (int)threadIdx.x % WARP);
 }
 
 /* Mean and scale of the rows that a mean is taken over: statistics [pictures * count]. */
+template <int HELD>
 DINOV_KERNEL(ROWS *WARP)
 mean_statistics(statistics *out, const float *x, int64_t x_ld, int64_t rows, int64_t tokens, int64_t first, int64_t count,
                      int64_t cols, float eps)
 {
-    float   held[VECTORS][4];
+    float   held[HELD][4];
     int64_t row = (int64_t)blockIdx.x * ROWS + threadIdx.x / WARP;
     if (row >= rows) return;
     statistics s = row_statistics(x + (row / count * tokens + first + row % count) * x_ld, cols, eps, (int)threadIdx.x % WARP, held);
@@ -158,11 +162,22 @@ mean_columns(float *out, const float *x, int64_t x_ld, const statistics *stats, 
     out[image * cols + c] = (float)(sum / (double)count);
 }
 
+/* Runs `launch` with HELD as wide as rows of `cols` need. */
+#define BY_WIDTH(cols, launch)                   \
+    do {                                         \
+        if ((cols) <= 4 * 4 * WARP) launch(4);   \
+        else if ((cols) <= 8 * 4 * WARP) launch(8); \
+        else launch(16);                         \
+    } while (0)
+
 template <typename T>
 static void launch_layernorm(dinov_stream *s, dinov_mat *y, const dinov_mat *x, const void *weight, const void *bias, double eps)
 {
-    DINOV_LAUNCH(s, "layernorm", (layernorm<T>), dim3(blocks_of(x->rows, ROWS)), ROWS * WARP, 0, (T *)y->data, y->ld,
-                 (const float *)x->data, x->ld, (const float *)weight, (const float *)bias, x->rows, x->cols, (float)eps);
+#define LAUNCH(held)                                                                                                       \
+    DINOV_LAUNCH(s, "layernorm", (layernorm<T, held>), dim3(blocks_of(x->rows, ROWS)), ROWS * WARP, 0, (T *)y->data, y->ld, \
+                 (const float *)x->data, x->ld, (const float *)weight, (const float *)bias, x->rows, x->cols, (float)eps)
+    BY_WIDTH(x->cols, LAUNCH);
+#undef LAUNCH
 }
 
 extern "C" void dinov_cuda_layernorm(dinov_stream *s, dinov_mat *y, const dinov_mat *x, const void *weight, const void *bias,
@@ -174,16 +189,20 @@ extern "C" void dinov_cuda_layernorm(dinov_stream *s, dinov_mat *y, const dinov_
 extern "C" void dinov_cuda_features(dinov_stream *s, float *out, const dinov_mat *x, int64_t images, int64_t first, int64_t count,
                                     bool mean, const void *weight, const void *bias, double eps)
 {
-    int64_t     rows = images * count, tokens = x->rows / images;
-    statistics *stats = (statistics *)s->scratch;
+    int64_t      rows = images * count, tokens = x->rows / images, cols = x->cols;
+    statistics  *stats = (statistics *)s->scratch;
+    const float *in = (const float *)x->data, *w = (const float *)weight, *b = (const float *)bias;
+#define ROWS_OUT(held)                                                                                                       \
+    DINOV_LAUNCH(s, "features", (feature_rows<held>), dim3(blocks_of(rows, ROWS)), ROWS * WARP, 0, out, in, x->ld, w, b, rows, \
+                 tokens, first, count, cols, (float)eps)
+#define STATISTICS(held)                                                                                                       \
+    DINOV_LAUNCH(s, "features", (mean_statistics<held>), dim3(blocks_of(rows, ROWS)), ROWS * WARP, 0, stats, in, x->ld, rows, \
+                 tokens, first, count, cols, (float)eps)
     if (!mean) {
-        DINOV_LAUNCH(s, "features", feature_rows, dim3(blocks_of(rows, ROWS)), ROWS * WARP, 0, out, (const float *)x->data, x->ld,
-                     (const float *)weight, (const float *)bias, rows, tokens, first, count, x->cols, (float)eps);
+        BY_WIDTH(cols, ROWS_OUT);
         return;
     }
-    if (weight)
-        DINOV_LAUNCH(s, "features", mean_statistics, dim3(blocks_of(rows, ROWS)), ROWS * WARP, 0, stats, (const float *)x->data,
-                     x->ld, rows, tokens, first, count, x->cols, (float)eps);
-    DINOV_LAUNCH(s, "features", mean_columns, dim3((unsigned)images, blocks_of(x->cols, COLUMNS)), COLUMNS, 0, out,
-                 (const float *)x->data, x->ld, stats, (const float *)weight, (const float *)bias, tokens, first, count, x->cols);
+    if (weight) BY_WIDTH(cols, STATISTICS);
+    DINOV_LAUNCH(s, "features", mean_columns, dim3((unsigned)images, blocks_of(cols, COLUMNS)), COLUMNS, 0, out, in, x->ld, stats,
+                 w, b, tokens, first, count, cols);
 }

@@ -24,6 +24,7 @@ struct fake_cublaslt {
     enum fake_mode mode;
     int            alive; /* objects made and not yet destroyed */
     int            calls, id; /* of matmul: how many, the last one's algorithm */
+    int            exact;     /* it is FAKE_FIRST in all its numbers */
 };
 
 #endif

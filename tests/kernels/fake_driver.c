@@ -3,10 +3,12 @@
  * A driver without a device, for tests: libcuda.so.1 with what cuDNN asks for while it makes a plan for a device that was
  * only described to it. Kernels "load"; everything else is refused, so nothing can run.
  */
+#define _GNU_SOURCE /* RTLD_DEFAULT */
+#include <dlfcn.h>
 #include <stdint.h>
 #include <string.h>
 
-#include <dlfcn.h>
+#pragma GCC visibility push(default)
 
 enum { SUCCESS = 0, NOT_SUPPORTED = 801, NO_DEVICE = 100 };
 

@@ -208,6 +208,7 @@ static void check_rows(void)
     snprintf(want, sizeof want, "{90, DINOV_%s, 20, 12, DINOV_ACT_NONE, false, DINOV_PRODUCT_CUBLASLT, {66, 20, 36, 1, 3, 5, 4}},",
              dinov_dtype_name(real));
     report(!strcmp(dinov_product_text(text, sizeof text, &rows[1]), want), text, 0, 0);
+    report(dinov_products_choose(p, &rows[1]) && run(p, 1) && fake->exact, "an algorithm made again from its numbers", fake->id, 0);
     report(dinov_products_choose(p, &rows[2]) && run(p, 1) && fake->id == FAKE_SECOND, "a chosen algorithm", fake->id, 0);
     report(dinov_products_choose(p, &rows[0]) && !run(p, 1), "our own kernel, chosen", 0, 0);
     rows[1].config.id = 99;

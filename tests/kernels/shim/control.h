@@ -21,7 +21,8 @@ void shim_set_order(enum shim_order order, uint64_t seed);
 /* The most shared memory a block may have; at start 163 KiB, that of sm_80. sm_90 has 227 KiB. */
 extern int64_t shim_shared_limit;
 
-/* Work is done when its queue is synced, at the latest; with false: at once. At start true, so that what is read too early is wrong. */
+/* Work is done when its queue is synced, at the latest; with false: at once. At start true, so that what is read too early is
+ * wrong. */
 extern bool shim_late;
 
 /* Whether linear layers come from a library that knows no activations, which the shim stands in for. At start false. */

@@ -4,23 +4,18 @@
  * So who reads a result before a sync, or forgets that one queue waits for another, finds memory that
  * nobody wrote.
  */
+#include "kernels/cuda/cuda.cuh"
+
 extern "C" {
 #include "kernels/cuda/cudnn.h"
-#include "kernels/cuda/kernels.h"
 #include "kernels/cuda/products.h"
 }
-struct bf16 {
-    uint16_t bits;
-};
-struct f16 {
-    uint16_t bits;
-};
-#include "shim.h"
 
 #include <stdio.h>
 #include <time.h>
 
 #include <deque>
+#include <list>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -31,11 +26,11 @@ enum { MOST_THREADS = 1024, ERROR_MEMORY = 2, ERROR_LAUNCH = 719 };
 typedef std::function<void()> work;
 
 struct dinov_device {
-    dinov_dtype real;
-    dinov_ops   ops;
-    int         error; /* the first */
-    const char *what;
-    int64_t     memories;
+    dinov_dtype                real;
+    dinov_ops                  ops;
+    int                        error; /* the first */
+    const char                *what;
+    int64_t                    memories;
     std::vector<dinov_queue *> queues;
 };
 
@@ -50,8 +45,8 @@ struct dinov_graph {
 };
 
 struct dinov_queue {
-    std::shared_ptr<line> work_line;
-    std::vector<work>    *recording; /* or NULL */
+    std::shared_ptr<line>   work_line;
+    std::vector<work>      *recording;   /* or NULL */
     std::shared_ptr<double> busy, begun; /* seconds; begun < 0: no span is open */
     void                   *stage;
 };
@@ -62,10 +57,10 @@ struct memory {
     dinov_device *device;
 };
 
-bool                                        shim_late = true;
-static std::recursive_mutex                 lock; /* around all of this, and so around kernels */
-static std::map<unsigned char *, memory>    memories;
-static int                                  launches_to_failure, allocs_to_failure;
+bool                                     shim_late = true;
+static std::recursive_mutex              lock; /* around all of this, and so around kernels */
+static std::map<unsigned char *, memory> memories;
+static int                               launches_to_failure, allocs_to_failure;
 
 void shim_run(const char *what, dim3 grid, int threads, int64_t shared, const std::function<void()> &body);
 
@@ -112,6 +107,7 @@ static void check_guards(const dinov_device *device, const char *after)
 static void check_range(const void *p, size_t size, bool pinned, const char *what)
 {
     auto at = memories.upper_bound((unsigned char *)(uintptr_t)p);
+    if (size == 0) return;
     if (at != memories.begin()) {
         --at;
         size_t offset = (size_t)((const unsigned char *)p - at->first);
@@ -131,7 +127,8 @@ void  dinov_pinned_free(dinov_device *device, void *p) { memory_free(device, p, 
 
 dinov_status dinov_device_open(dinov_device **out, int index, dinov_dtype real, dinov_error *err)
 {
-    if (index < 0 || index > 1) return dinov_fail(err, DINOV_ERR_UNSUPPORTED, "DEV-CUDA", "device cuda:%d: the shim has 0 and 1", index);
+    if (index < 0 || index > 1)
+        return dinov_fail(err, DINOV_ERR_UNSUPPORTED, "DEV-CUDA", "device cuda:%d: the shim has 0 and 1", index);
     DINOV_ASSERT(real == DINOV_F32 || real == DINOV_BF16 || real == DINOV_F16);
     dinov_device *device = new dinov_device();
     device->real         = real;
@@ -142,10 +139,11 @@ dinov_status dinov_device_open(dinov_device **out, int index, dinov_dtype real, 
 
 void dinov_device_close(dinov_device **device)
 {
-    if (!*device) return;
+    if (!device || !*device) return;
     std::lock_guard<std::recursive_mutex> hold(lock);
     if (!(*device)->queues.empty()) shim_fault("the device is closed while %zu of its queues live", (*device)->queues.size());
-    if ((*device)->memories) shim_fault("the device is closed while %lld pieces of its memory live", (long long)(*device)->memories);
+    if ((*device)->memories)
+        shim_fault("the device is closed while %lld pieces of its memory live", (long long)(*device)->memories);
     delete *device;
     *device = NULL;
 }
@@ -226,7 +224,8 @@ void dinov_products_prepare(dinov_products *products, int64_t n, int64_t k, dino
 
 void dinov_products_bias_copy(dinov_stream *s, float *packed, int64_t n)
 {
-    if (dinov_queue_real(s->queue) != DINOV_F32) dinov_cuda_pack(s, packed + dinov_cuda_stride(n), packed, 1, n, DINOV_ACT_NONE, 0, 1);
+    if (dinov_queue_real(s->queue) != DINOV_F32)
+        dinov_cuda_pack(s, packed + dinov_cuda_stride(n), packed, 1, n, DINOV_ACT_NONE, 0, 1);
 }
 
 bool dinov_products_run(dinov_products *products, dinov_stream *s, dinov_mat *y, const dinov_mat *x, const dinov_linear *w,
@@ -261,10 +260,10 @@ dinov_status dinov_queue_new(dinov_queue **out, dinov_device *device, dinov_erro
 {
     std::lock_guard<std::recursive_mutex> hold(lock);
     (void)err;
-    dinov_queue *queue = new dinov_queue();
-    queue->work_line   = std::make_shared<line>();
-    queue->busy        = std::make_shared<double>(0.0);
-    queue->begun       = std::make_shared<double>(-1.0);
+    dinov_queue *queue       = new dinov_queue();
+    queue->work_line         = std::make_shared<line>();
+    queue->busy              = std::make_shared<double>(0.0);
+    queue->begun             = std::make_shared<double>(-1.0);
     queue->work_line->device = device;
     device->queues.push_back(queue);
     *out = queue;
@@ -273,7 +272,7 @@ dinov_status dinov_queue_new(dinov_queue **out, dinov_device *device, dinov_erro
 
 void dinov_queue_free(dinov_queue **queue)
 {
-    if (!*queue) return;
+    if (!queue || !*queue) return;
     std::lock_guard<std::recursive_mutex> hold(lock);
     refuse_recording(*queue, "a queue is freed");
     finish((*queue)->work_line, (*queue)->work_line->issued);
@@ -285,31 +284,48 @@ void dinov_queue_free(dinov_queue **queue)
     *queue = NULL;
 }
 
+struct end {
+    const void *memory;
+    bool        pinned;
+};
+
+static void issue_copy(dinov_queue *queue, end to, end from, size_t size, const char *what, work after)
+{
+    check_range(to.memory, size, to.pinned, what);
+    check_range(from.memory, size, from.pinned, what);
+    issue_work(queue, [=] {
+        check_range(to.memory, size, to.pinned, what);
+        check_range(from.memory, size, from.pinned, what);
+        memcpy((void *)(uintptr_t)to.memory, from.memory, size);
+        if (after) after();
+    });
+}
+
+/* What uploads that wait will read: until then, a download to there spoils nothing. Of recorded uploads, for good. */
+struct piece {
+    const unsigned char *memory;
+    size_t               size;
+};
+static std::list<piece> unread;
+
 void dinov_queue_upload(dinov_queue *queue, void *device, const void *host, size_t size)
 {
     std::lock_guard<std::recursive_mutex> hold(lock);
-    work w = [=] {
-        check_range(device, size, false, "upload");
-        check_range(host, size, true, "upload");
-        memcpy(device, host, size);
-    };
-    check_range(device, size, false, "upload");
-    check_range(host, size, true, "upload");
-    issue_work(queue, w);
+    std::list<piece>::iterator            at = unread.insert(unread.end(), piece{(const unsigned char *)host, size});
+    work                                  read;
+    if (!queue->recording) read = [=] { unread.erase(at); };
+    issue_copy(queue, end{device, false}, end{host, true}, size, "upload", read);
 }
 
 void dinov_queue_download(dinov_queue *queue, void *host, const void *device, size_t size)
 {
     std::lock_guard<std::recursive_mutex> hold(lock);
-    work w = [=] {
-        check_range(device, size, false, "download");
-        check_range(host, size, true, "download");
-        memcpy(host, device, size);
-    };
-    check_range(device, size, false, "download");
+    const unsigned char                  *to    = (const unsigned char *)host;
+    bool                                  spoil = !queue->recording;
+    for (const piece &p : unread) spoil &= to + size <= p.memory || p.memory + p.size <= to;
     check_range(host, size, true, "download");
-    if (!queue->recording) shim_spoil(host, size); /* whoever reads it now is too early */
-    issue_work(queue, w);
+    if (spoil) shim_spoil(host, size); /* whoever reads it now is too early */
+    issue_copy(queue, end{host, true}, end{device, false}, size, "download", work());
 }
 
 void dinov_queue_send(dinov_queue *queue, void *device, const void *host, size_t size)
@@ -328,16 +344,9 @@ void dinov_queue_send(dinov_queue *queue, void *device, const void *host, size_t
 void dinov_queue_copy(dinov_queue *queue, void *to, const void *from, size_t size)
 {
     std::lock_guard<std::recursive_mutex> hold(lock);
-    work                                  w = [=] {
-        check_range(to, size, false, "copy");
-        check_range(from, size, false, "copy");
-        memcpy(to, from, size);
-    };
     if (to < (const unsigned char *)from + size && from < (const unsigned char *)to + size)
         shim_fault("a copy on the device from %p to %p, of %zu bytes: they overlap", from, to, size);
-    check_range(to, size, false, "copy");
-    check_range(from, size, false, "copy");
-    issue_work(queue, w);
+    issue_copy(queue, end{to, false}, end{from, false}, size, "copy", work());
 }
 
 void dinov_queue_after(dinov_queue *queue, dinov_queue *other)
@@ -392,6 +401,7 @@ void dinov_queue_replay(dinov_queue *queue, dinov_graph *graph)
 
 void dinov_graph_free(dinov_graph **graph)
 {
+    if (!graph) return;
     delete *graph;
     *graph = NULL;
 }
@@ -440,7 +450,8 @@ void shim_launch(dinov_queue *queue, const char *what, dim3 grid, dim3 block, in
     dinov_device                         *device  = queue->work_line->device;
     int                                   threads = (int)block.x;
     if (threads < 32 || threads > MOST_THREADS || threads % 32 || block.y != 1 || block.z != 1)
-        shim_fault("kernel %s is launched with %u x %u x %u threads; expected 32 to 1024 x 1 x 1, whole warps", what, block.x, block.y, block.z);
+        shim_fault("kernel %s is launched with %u x %u x %u threads; expected 32 to 1024 x 1 x 1, whole warps", what, block.x,
+                   block.y, block.z);
     if (grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535)
         shim_fault("kernel %s is launched with %u x %u x %u blocks; expected 1 x 1 x 1 to 2147483647 x 65535 x 65535", what, grid.x,
                    grid.y, grid.z);

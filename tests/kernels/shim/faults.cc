@@ -17,9 +17,11 @@ uint16_t dinov_bf16_of(float value);
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <thread>
+
 extern "C" void dinov_cuda_table(dinov_ops *ops, dinov_dtype real, const char *name)
 {
-    *ops = dinov_ops{};
+    *ops      = dinov_ops{};
     ops->name = name, ops->real_size = real == DINOV_F32 ? 4 : 2, ops->wide_size = 4;
 }
 
@@ -52,13 +54,13 @@ DINOV_KERNEL(THREADS) shared_store(arguments a)
 
 DINOV_KERNEL(THREADS) global_store_after(arguments a)
 {
-    int at = (int)(blockIdx.x * THREADS + threadIdx.x);
+    int at                       = (int)(blockIdx.x * THREADS + threadIdx.x);
     a.out[a.wrong ? at + 1 : at] = a.in[at];
 }
 
 DINOV_KERNEL(THREADS) global_store_before(arguments a)
 {
-    int at = (int)(blockIdx.x * THREADS + threadIdx.x);
+    int at                       = (int)(blockIdx.x * THREADS + threadIdx.x);
     a.out[a.wrong ? at - 1 : at] = a.in[at];
 }
 
@@ -122,8 +124,10 @@ DINOV_KERNEL(THREADS) short_wait(arguments a)
     copy_commit();
     if (i < THREADS / 4) copy_async(held + THREADS + 4 * i, a.in + at + 4 * i, 8);
     copy_commit();
-    if (a.wrong) copy_wait<2>();
-    else copy_wait<1>();
+    if (a.wrong)
+        copy_wait<2>();
+    else
+        copy_wait<1>();
     block_barrier();
     float v = held[i];
     copy_wait<0>();
@@ -147,8 +151,8 @@ DINOV_KERNEL(THREADS) wait_without_barrier(arguments a)
 DINOV_KERNEL(THREADS) copy_over_readers(arguments a)
 {
     float *held = (float *)dynamic_shared();
-    int    i = (int)threadIdx.x;
-    float  sum = 0;
+    int    i    = (int)threadIdx.x;
+    float  sum  = 0;
     for (int turn = -1; turn < BLOCKS; turn++) {
         int to = a.wrong ? 0 : (turn + 1) % 2;
         if (turn + 1 < BLOCKS && i < THREADS / 4) copy_async(held + to * THREADS + 4 * i, a.in + (turn + 1) * THREADS + 4 * i, 16);
@@ -196,16 +200,20 @@ DINOV_KERNEL(THREADS) other_collective(arguments a)
 {
     int   at = (int)(blockIdx.x * THREADS + threadIdx.x);
     float v  = a.in[at];
-    if (a.wrong && threadIdx.x % 2) warp_barrier();
-    else v += shuffle_xor(v, 8);
+    if (a.wrong && threadIdx.x % 2)
+        warp_barrier();
+    else
+        v += shuffle_xor(v, 8);
     a.out[at] = v;
 }
 
 DINOV_KERNEL(THREADS) other_barrier(arguments a)
 {
     int at = (int)(blockIdx.x * THREADS + threadIdx.x);
-    if (a.wrong && threadIdx.x >= WARP) block_barrier();
-    else block_barrier();
+    if (a.wrong && threadIdx.x >= WARP)
+        block_barrier();
+    else
+        block_barrier();
     a.out[at] = a.in[at];
 }
 
@@ -230,8 +238,10 @@ DINOV_KERNEL(THREADS) edge_not_cleared(arguments a)
 {
     float *held = (float *)dynamic_shared();
     int    i = (int)threadIdx.x, at = (int)blockIdx.x * THREADS;
-    if (i < 100) held[i] = a.in[at + i];
-    else if (!a.wrong) held[i] = 0;
+    if (i < 100)
+        held[i] = a.in[at + i];
+    else if (!a.wrong)
+        held[i] = 0;
     block_barrier();
     float sum = 0;
     for (int k = 0; k < THREADS; k++) sum += held[k] * (k < 100 ? 1.0f : 0.0f);
@@ -354,7 +364,8 @@ static void close_bench(bench *b)
 static void launch(bench *b, void (*kernel)(arguments), bool wrong)
 {
     arguments a = {b->out, b->in, wrong};
-    DINOV_LAUNCH(&b->stream, "planted", kernel, dim3(BLOCKS), THREADS, 2 * THREADS * sizeof(float) - (kernel == shared_store ? THREADS * sizeof(float) : 0), a);
+    DINOV_LAUNCH(&b->stream, "planted", kernel, dim3(BLOCKS), THREADS,
+                 2 * THREADS * sizeof(float) - (kernel == shared_store ? THREADS * sizeof(float) : 0), a);
 }
 
 static void run_planted(const planted *p, bool wrong)
@@ -377,7 +388,10 @@ static void run_planted(const planted *p, bool wrong)
 
 /* ---- the device ---- */
 
-DINOV_KERNEL(THREADS) twice(arguments a) { a.out[blockIdx.x * THREADS + threadIdx.x] = 2 * a.in[blockIdx.x * THREADS + threadIdx.x]; }
+DINOV_KERNEL(THREADS) twice(arguments a)
+{
+    a.out[blockIdx.x * THREADS + threadIdx.x] = 2 * a.in[blockIdx.x * THREADS + threadIdx.x];
+}
 DINOV_KERNEL(THREADS) onwards(arguments a) { a.out[blockIdx.x * THREADS + threadIdx.x] += 1; }
 
 static void early_read(bool wrong)
@@ -403,6 +417,29 @@ static void early_change(bool wrong)
     close_bench(&b);
 }
 
+/* Down to where an upload came from, without a sync between: right, if the upload is issued first. */
+static void up_and_down(bool wrong)
+{
+    bench b = open_bench();
+    launch(&b, twice, false);
+    for (int i = 0; i < COUNT; i++) b.host[i] = 5;
+    if (!wrong) dinov_queue_upload(b.queue, b.in, b.host, COUNT * sizeof(float));
+    dinov_queue_download(b.queue, b.host, b.out, COUNT * sizeof(float));
+    if (wrong) dinov_queue_upload(b.queue, b.in, b.host, COUNT * sizeof(float));
+    dinov_queue_download(b.queue, b.host, b.in, COUNT * sizeof(float));
+    expect(dinov_queue_sync(b.queue, NULL) == DINOV_OK, "a sync");
+    for (int i = 0; i < COUNT; i++) expect(b.host[i] == 5, "results");
+    close_bench(&b);
+}
+
+/* Without lateness, what is early elsewhere is right. */
+static void at_once(bool wrong)
+{
+    shim_late = wrong;
+    early_read(true);
+    early_change(true);
+}
+
 static void missing_after(bool wrong)
 {
     bench        b     = open_bench();
@@ -419,7 +456,7 @@ static void missing_after(bool wrong)
 
 static void unpinned(bool wrong)
 {
-    bench b = open_bench();
+    bench b          = open_bench();
     float own[COUNT] = {0};
     dinov_queue_upload(b.queue, b.in, wrong ? own : b.host, sizeof own);
     close_bench(&b);
@@ -434,8 +471,8 @@ static void long_upload(bool wrong)
 
 static void freed_twice(bool wrong)
 {
-    bench  b    = open_bench();
-    void  *more = dinov_device_alloc(b.device, 100);
+    bench b    = open_bench();
+    void *more = dinov_device_alloc(b.device, 100);
     dinov_device_free(b.device, more);
     if (wrong) dinov_device_free(b.device, more);
     close_bench(&b);
@@ -443,8 +480,8 @@ static void freed_twice(bool wrong)
 
 static void leak(bool wrong)
 {
-    bench  b    = open_bench();
-    void  *more = dinov_device_alloc(b.device, 100);
+    bench b    = open_bench();
+    void *more = dinov_device_alloc(b.device, 100);
     if (!wrong) dinov_device_free(b.device, more);
     close_bench(&b);
 }
@@ -511,8 +548,8 @@ static void issue(void *arg)
 /* Recorded work does nothing yet; each replay does it once, in its place. */
 static void recording(bool wrong)
 {
-    bench        b = open_bench();
-    recorded     r = {&b, wrong};
+    bench        b     = open_bench();
+    recorded     r     = {&b, wrong};
     dinov_graph *graph = NULL;
     launch(&b, twice, false);
     expect(dinov_queue_record(&graph, b.queue, issue, &r, NULL) == DINOV_OK, "a recording");
@@ -537,6 +574,8 @@ static const struct misuse {
 } misuses[] = {
     {"a result read before a sync", early_read, "results"},
     {"an upload's source changed before a sync", early_change, "results"},
+    {"an upload of what a download changes", up_and_down, "results"},
+    {"work at once", at_once, "results"},
     {"a queue that does not wait for another", missing_after, "results"},
     {"an upload from memory that is not pinned", unpinned, "not in live pinned memory"},
     {"an upload longer than its place", long_upload, "not in live device memory"},
@@ -582,7 +621,7 @@ template <typename T> static void check_product()
     for (int i = 0; i < 256; i++) host[i] = from_float<T>((float)(i * 7 % 23 - 11));
     for (int n = 0; n < 8; n++)
         for (int k = 0; k < 16; k++) {
-            T v = from_float<T>((float)((n * 5 + k * 3) % 17 - 8));
+            T v                    = from_float<T>((float)((n * 5 + k * 3) % 17 - 8));
             host[256 + n * 16 + k] = v, host[384 + k * 8 + n] = v;
         }
     dinov_queue_upload(b.queue, a, host, 256 * sizeof(T));
@@ -620,14 +659,16 @@ static void conversions(bool wrong)
         if (v == v) expect(from_float<bf16>(v).bits == i, "bf16 there and back");
         int    exponent = (int)(i >> 10 & 31), fraction = (int)(i & 1023);
         double want = exponent ? ldexp(1024 + fraction, exponent - 25) : ldexp(fraction, -24);
-        if (exponent < 31) expect((double)fabsf(h) == want, "the value of a half");
-        else expect(fraction ? h != h : isinf(h), "the value of a half");
+        if (exponent < 31)
+            expect((double)fabsf(h) == want, "the value of a half");
+        else
+            expect(fraction ? h != h : isinf(h), "the value of a half");
     }
     for (int i = 0; i < 4000000; i++) {
         state ^= state << 13, state ^= state >> 7, state ^= state << 17;
         uint32_t bits = (uint32_t)(state >> 32);
         if (i % 4 == 1) bits = (bits & 0x8fffffff) | 0x30000000; /* where halves are subnormal or small */
-        if (i % 4 == 2) bits &= 0xfffff000;                       /* ties */
+        if (i % 4 == 2) bits &= 0xfffff000;                      /* ties */
         float v = shim_float(bits);
         if (v != v) {
             expect(from_float<f16>(v).bits == 0x7fff && from_float<bf16>(v).bits == 0x7fff, "what is no number");
@@ -638,6 +679,29 @@ static void conversions(bool wrong)
         expect(pack2<bf16>(v, 1.0f) == (0x3f800000u | dinov_bf16_of(v)), "two elements in a register");
     }
     expect(exp2_fast(-CUDART_INF_F) == 0 && exp2_fast(3.0f) == 8 && exp2_fast(-140.0f) == 0, "powers of two");
+}
+
+/* Two threads, each with its own queue. */
+static void use_device(void)
+{
+    float first[COUNT];
+    bench b = open_bench();
+    for (int turn = 0; turn < 30; turn++) {
+        launch(&b, overwritten_early, false);
+        dinov_queue_download(b.queue, b.host, b.out, COUNT * sizeof(float));
+        expect(dinov_queue_sync(b.queue, NULL) == DINOV_OK, "a sync");
+        if (turn == 0) memcpy(first, b.host, sizeof first);
+        expect(!memcmp(first, b.host, sizeof first), "the same results at every turn");
+    }
+    close_bench(&b);
+}
+
+static void two_threads(bool wrong)
+{
+    (void)wrong;
+    std::thread other(use_device);
+    use_device();
+    other.join();
 }
 
 /* ---- processes ---- */
@@ -660,8 +724,10 @@ static result in_child(const planted *p, void (*run)(bool), bool wrong)
         dup2(ends[1], 2);
         close(ends[0]), close(ends[1]);
         alarm(60);
-        if (p) run_planted(p, wrong);
-        else run(wrong);
+        if (p)
+            run_planted(p, wrong);
+        else
+            run(wrong);
         _exit(0);
     }
     close(ends[1]);
@@ -684,8 +750,8 @@ static int checks, failures;
 
 static void check(const char *name, const planted *p, void (*run)(bool), bool wrong, const char *told)
 {
-    result r  = in_child(p, run, wrong);
-    bool   ok = !wrong ? r.code == 0 : (r.code == 70 || r.code == 1) && (strstr(r.said, told) || strstr(r.said, "AddressSanitizer"));
+    result r = in_child(p, run, wrong);
+    bool ok  = !wrong ? r.code == 0 : (r.code == 70 || r.code == 1) && (strstr(r.said, told) || strstr(r.said, "AddressSanitizer"));
     checks++;
     if (ok) return;
     failures++;
@@ -698,6 +764,7 @@ int main(void)
     for (const planted &p : all) check(p.name, &p, NULL, false, ""), check(p.name, &p, NULL, true, p.told);
     for (const misuse &m : misuses) check(m.name, NULL, m.run, false, ""), check(m.name, NULL, m.run, true, m.told);
     check("products", NULL, products, false, "");
+    check("two threads", NULL, two_threads, false, "");
     check("conversions", NULL, conversions, false, "");
     printf("%d checks, %d failed\n", checks, failures);
     return failures != 0;

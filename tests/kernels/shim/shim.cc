@@ -5,16 +5,7 @@
  * for the block, then the next warp. So without a barrier one thread is far ahead of another, and which of them
  * is turned round by the other orders.
  */
-extern "C" {
-#include "kernels/cuda/kernels.h"
-}
-struct bf16 {
-    uint16_t bits;
-};
-struct f16 {
-    uint16_t bits;
-};
-#include "shim.h"
+#include "kernels/cuda/cuda.cuh"
 
 #include <signal.h>
 #include <stdarg.h>
@@ -44,7 +35,11 @@ struct f16 {
 #else
 #define SHIM_TSAN 0
 #endif
-#if !defined(__x86_64__)
+/* A switch of our own takes 5 ns; that of ucontext, for other CPUs, makes system calls. */
+#if defined(__x86_64__) && !defined(SHIM_UCONTEXT)
+#define SHIM_OWN_SWITCH 1
+#else
+#define SHIM_OWN_SWITCH 0
 #include <ucontext.h>
 #endif
 
@@ -95,8 +90,7 @@ void shim_guarded_check(const unsigned char *memory, size_t size, const char *wh
             if (memory[-i] != pattern[i & 1]) shim_fault("%s: the byte %lld before it was overwritten", what, (long long)i);
     if (memcmp(memory + size, want.bytes + (size & 1), rest))
         for (size_t i = size; i < size + rest; i++)
-            if (memory[i] != pattern[i & 1])
-                shim_fault("%s: the byte %lld after it was overwritten", what, (long long)(i - size));
+            if (memory[i] != pattern[i & 1]) shim_fault("%s: the byte %lld after it was overwritten", what, (long long)(i - size));
 #endif
 }
 
@@ -129,7 +123,7 @@ struct fiber {
     int               line;
     int               group; /* copies begun now belong to it */
     std::vector<copy> copies;
-#if defined(__x86_64__)
+#if SHIM_OWN_SWITCH
     void *sp;
 #else
     ucontext_t context;
@@ -147,7 +141,7 @@ static struct {
     fiber                       *current; /* NULL: the scheduler */
     enum shim_order              order;
     uint64_t                     state;
-#if defined(__x86_64__)
+#if SHIM_OWN_SWITCH
     void *sp;
 #else
     ucontext_t context;
@@ -159,7 +153,7 @@ static struct {
 
 static std::vector<fiber> fibers;
 
-static const char *const waits[] = {"nothing",       "a block barrier",        "a warp barrier", "a shuffle",
+static const char *const waits[] = {"nothing",       "a block barrier",          "a warp barrier", "a shuffle",
                                     "load_matrices", "load_matrices_transposed", "multiply<bf16>", "multiply<f16>"};
 
 void shim_fault(const char *format, ...)
@@ -182,7 +176,8 @@ void shim_fault(const char *format, ...)
 /* On a stack of its own, as a thread's may be what is full. */
 static void stopped(int signal)
 {
-    if (the.what) shim_fault("it touched memory that it may not, or 16 bytes that do not begin at a multiple of 16 (signal %d)", signal);
+    if (the.what)
+        shim_fault("it touched memory that it may not, or 16 bytes that do not begin at a multiple of 16 (signal %d)", signal);
     raise(signal);
 }
 
@@ -199,7 +194,7 @@ __attribute__((constructor)) static void catch_signals()
 }
 #endif
 
-#if defined(__x86_64__)
+#if SHIM_OWN_SWITCH
 extern "C" void shim_switch(void **from, void *to);
 asm(".text\n"
     ".p2align 4\n"
@@ -234,7 +229,7 @@ static void leave()
 #elif SHIM_TSAN
     __tsan_switch_to_fiber(the.race, 0);
 #endif
-#if defined(__x86_64__)
+#if SHIM_OWN_SWITCH
     shim_switch(&f->sp, the.sp);
 #else
     swapcontext(&f->context, &the.context);
@@ -268,7 +263,7 @@ static void enter(fiber *f)
     the.race = __tsan_get_current_fiber();
     __tsan_switch_to_fiber(f->race, 0);
 #endif
-#if defined(__x86_64__)
+#if SHIM_OWN_SWITCH
     shim_switch(&the.sp, f->sp);
 #else
     swapcontext(&the.context, &f->context);
@@ -289,7 +284,7 @@ static void fiber_init(fiber *f, size_t i)
 #if SHIM_TSAN
     f->race = __tsan_create_fiber(0);
 #endif
-#if defined(__x86_64__)
+#if SHIM_OWN_SWITCH
     void **top = (void **)(void *)(f->stack + STACK - i % 16 * 192);
     *--top     = NULL; /* where `live` would return to */
     *--top     = (void *)live;
@@ -349,8 +344,10 @@ static void check_shared(const void *p, size_t size, const char *what)
 {
     const unsigned char *at = (const unsigned char *)p;
     if (at < the.shared || at + size > the.shared + the.shared_size)
-        shim_fault("%s outside of shared memory, at byte %lld of %lld", what, (long long)(at - the.shared), (long long)the.shared_size);
-    if ((uintptr_t)p % 16) shim_fault("%s at byte %lld of shared memory, which is not a multiple of 16", what, (long long)(at - the.shared));
+        shim_fault("%s outside of shared memory, at byte %lld of %lld", what, (long long)(at - the.shared),
+                   (long long)the.shared_size);
+    if ((uintptr_t)p % 16)
+        shim_fault("%s at byte %lld of shared memory, which is not a multiple of 16", what, (long long)(at - the.shared));
 }
 
 static void do_load(fiber *lane, bool transposed)
@@ -364,7 +361,7 @@ static void do_load(fiber *lane, bool transposed)
     for (int l = 0; l < LANES; l++)
         for (int i = 0; i < 4; i++) {
             int      at = l / 4, pair = l % 4 * 2;
-            uint32_t low = transposed ? m[8 * i + pair][at] : m[8 * i + at][pair];
+            uint32_t low  = transposed ? m[8 * i + pair][at] : m[8 * i + at][pair];
             uint32_t high = transposed ? m[8 * i + pair + 1][at] : m[8 * i + at][pair + 1];
             ((shim_load *)lane[l].argument)->r[i] = low | high << 16;
         }
@@ -422,7 +419,7 @@ static void check_together(fiber *first, int count)
         if (g->state == DONE)
             shim_fault("thread %u has returned while thread %u waits at %s (%s:%d)", g->index.x, f->index.x, waits[f->kind],
                        name_of(f->file), f->line);
-        if (g->kind != f->kind || g->line != f->line || strcmp(g->file, f->file))
+        if (g->kind != f->kind || g->line != f->line || (g->file != f->file && strcmp(g->file, f->file)))
             shim_fault("thread %u waits at %s (%s:%d) while thread %u waits at %s (%s:%d)", f->index.x, waits[f->kind],
                        name_of(f->file), f->line, g->index.x, waits[g->kind], name_of(g->file), g->line);
     }

@@ -33,7 +33,7 @@ extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 /* Never a function of its own: files may have different ones of the same name. */
 #define DINOV_DEVICE inline __attribute__((always_inline))
 #define DINOV_KERNEL(threads) static void
-#define DINOV_LAUNCH(s, what, kernel, grid, threads, shared, ...) \
+#define DINOV_LAUNCH(s, what, kernel, grid, threads, shared, ...)                                                                  \
     shim_launch((s)->queue, what, grid, threads, (int64_t)(shared), shim_bind(kernel, std::make_tuple(__VA_ARGS__)))
 
 void shim_launch(dinov_queue *queue, const char *what, dim3 grid, dim3 block, int64_t shared, std::function<void()> body);
@@ -48,7 +48,16 @@ template <typename... P, typename... A> std::function<void()> shim_bind(void (*k
 }
 
 /* What a thread may wait at, as an index of names in shim.cc. */
-enum shim_wait { SHIM_NOTHING, SHIM_BLOCK, SHIM_WARP, SHIM_SHUFFLE, SHIM_LOAD, SHIM_LOAD_TRANSPOSED, SHIM_MULTIPLY_BF16, SHIM_MULTIPLY_F16 };
+enum shim_wait {
+    SHIM_NOTHING,
+    SHIM_BLOCK,
+    SHIM_WARP,
+    SHIM_SHUFFLE,
+    SHIM_LOAD,
+    SHIM_LOAD_TRANSPOSED,
+    SHIM_MULTIPLY_BF16,
+    SHIM_MULTIPLY_F16
+};
 
 /* Until all threads of the block or the warp are at this line; what a warp does together is then done for all lanes. */
 void           shim_meet(shim_wait kind, void *argument, const char *file, int line);
@@ -112,8 +121,8 @@ static inline float to_float(f16 v)
 }
 
 template <typename T> DINOV_DEVICE T from_float(float v);
-template <> DINOV_DEVICE float from_float<float>(float v) { return v; }
-template <> DINOV_DEVICE bf16 from_float<bf16>(float v)
+template <> DINOV_DEVICE float       from_float<float>(float v) { return v; }
+template <> DINOV_DEVICE bf16        from_float<bf16>(float v)
 {
     uint32_t bits = shim_bits(v);
     if ((bits & 0x7fffffffu) > 0x7f800000u) return bf16{0x7fff};
@@ -141,8 +150,8 @@ DINOV_DEVICE float exp2_fast(float v)
     return fabsf(y) < 0x1p-126f ? 0.0f : y; /* as on the GPU: no subnormal results */
 }
 
-DINOV_DEVICE void copy_async(void *shared, const void *global, int bytes) { shim_copy(shared, global, bytes); }
-DINOV_DEVICE void copy_commit() { shim_copy_commit(); }
+DINOV_DEVICE void                  copy_async(void *shared, const void *global, int bytes) { shim_copy(shared, global, bytes); }
+DINOV_DEVICE void                  copy_commit() { shim_copy_commit(); }
 template <int N> DINOV_DEVICE void copy_wait() { shim_copy_wait(N); }
 
 struct shim_load {
