@@ -74,7 +74,7 @@ set(LIBRARIES ${PROJECT_SOURCE_DIR}/kernels/cuda/library.c ${PROJECT_SOURCE_DIR}
     ${PROJECT_SOURCE_DIR}/kernels/cuda/products.c)
 foreach(fake cublaslt driver)
     add_library(fake_${fake} MODULE kernels/fake_${fake}.c)
-    target_include_directories(fake_${fake} PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include)
+    target_link_libraries(fake_${fake} PRIVATE dinov_base)
 endforeach()
 target_compile_options(fake_cublaslt PRIVATE -fvisibility=default)
 target_compile_options(fake_driver PRIVATE -fvisibility=default)

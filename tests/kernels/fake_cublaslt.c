@@ -3,6 +3,7 @@
  * A library with what we call of cuBLASLt, for tests without a GPU: it multiplies in the process's memory as the interface is
  * documented, and refuses what its mode says. An enumerator's value stands where the product's files have a name for it.
  */
+#include "base/dtype.h"
 #include "kernels/cuda/cublaslt.h"
 #include "tests/kernels/fake_cublaslt.h"
 
@@ -205,28 +206,20 @@ int cublasLtMatmulAlgoCapGetAttribute(const dinov_lt_algo *algo, int attribute, 
 
 static double load(const void *data, int type, int64_t at)
 {
-    uint32_t bits;
-    float    f;
     switch (type) {
     case LT_R_32F: return (double)((const float *)data)[at];
-    case LT_R_16F: return (double)((const _Float16 *)data)[at];
-    default:
-        bits = (uint32_t)((const uint16_t *)data)[at] << 16;
-        memcpy(&f, &bits, sizeof f);
-        return (double)f;
+    case LT_R_16F: return (double)dinov_le_f16((const uint8_t *)data + 2 * at);
+    default: return (double)dinov_le_bf16((const uint8_t *)data + 2 * at);
     }
 }
 
 static void store(void *data, int type, int64_t at, double v)
 {
-    float    f = (float)v;
-    uint32_t bits;
+    float f = (float)v;
     switch (type) {
     case LT_R_32F: ((float *)data)[at] = f; break;
-    case LT_R_16F: ((_Float16 *)data)[at] = (_Float16)f; break;
-    default:
-        memcpy(&bits, &f, sizeof bits);
-        ((uint16_t *)data)[at] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    case LT_R_16F: ((uint16_t *)data)[at] = dinov_f16_of(f); break;
+    default: ((uint16_t *)data)[at] = dinov_bf16_of(f);
     }
 }
 

@@ -7,6 +7,7 @@
  *
  * Compiled with the files of kernels/cuda it tests, beside stand-ins for the rest of that folder.
  */
+#include "base/dtype.h"
 #include "kernels/cuda/products.h"
 #include "tests/kernels/fake_cublaslt.h"
 
@@ -51,21 +52,16 @@ void dinov_queue_failed(dinov_queue *queue, int error, const char *what)
 
 static void store(void *data, int64_t at, float v)
 {
-    uint32_t bits;
-    memcpy(&bits, &v, sizeof bits);
     if (real == DINOV_F32) ((float *)data)[at] = v;
-    if (real == DINOV_F16) ((_Float16 *)data)[at] = (_Float16)v;
-    if (real == DINOV_BF16) ((uint16_t *)data)[at] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    if (real == DINOV_F16) ((uint16_t *)data)[at] = dinov_f16_of(v);
+    if (real == DINOV_BF16) ((uint16_t *)data)[at] = dinov_bf16_of(v);
 }
 
 static float load(const void *data, int64_t at)
 {
     if (real == DINOV_F32) return ((const float *)data)[at];
-    if (real == DINOV_F16) return (float)((const _Float16 *)data)[at];
-    uint32_t bits = (uint32_t)((const uint16_t *)data)[at] << 16;
-    float    v;
-    memcpy(&v, &bits, sizeof v);
-    return v;
+    if (real == DINOV_F16) return dinov_le_f16((const uint8_t *)data + 2 * at);
+    return dinov_le_bf16((const uint8_t *)data + 2 * at);
 }
 
 void dinov_cuda_pack(dinov_stream *s, void *packed, const float *weight, int64_t n, int64_t k, dinov_activation act, int64_t first,
