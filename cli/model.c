@@ -23,14 +23,13 @@ int dinov_tool_engine_options(dinov_engine_options *out, const dinov_tool *tool,
     static const struct {
         const char *name;
         dinov_dtype type;
-    } types[] = {{"f32", DINOV_F32}, {"bf16", DINOV_BF16}, {"f16", DINOV_F16}};
+    } types[]   = {{"f32", DINOV_F32}, {"bf16", DINOV_BF16}, {"f16", DINOV_F16}};
     bool on_cpu = !device || strcmp(device, "cpu") == 0;
 
     *out = (dinov_engine_options){.threads = threads, .isa = isa, .device = device};
     for (size_t i = 0; compute && i < sizeof types / sizeof types[0]; i++)
         if (strcmp(compute, types[i].name) == 0) out->compute = types[i].type;
-    if (compute && !out->compute)
-        return dinov_tool_usage(tool, "--compute: expected f32, bf16 or f16, found \"%s\"", compute);
+    if (compute && !out->compute) return dinov_tool_usage(tool, "--compute: expected f32, bf16 or f16, found \"%s\"", compute);
     if (isa && !on_cpu) return dinov_tool_usage(tool, "--isa is for --device cpu");
     return 0;
 }

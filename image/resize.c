@@ -214,12 +214,12 @@ dinov_status dinov_resize_run(uint8_t *out, const dinov_resize_plan *plan, const
 {
     bool         widths = plan->across.most, heights = plan->down.most, swap = plan->down_first;
     uint8_t     *middle = NULL, *strips = NULL;
-    dinov_status status = DINOV_OK;
-    struct pass  by_row = {.out     = out,
-                           .width   = plan->width,
-                           .rows    = swap ? plan->height : plan->rows,
-                           .taps    = &plan->across,
-                           .columns = plan->columns};
+    dinov_status status    = DINOV_OK;
+    struct pass  by_row    = {.out     = out,
+                              .width   = plan->width,
+                              .rows    = swap ? plan->height : plan->rows,
+                              .taps    = &plan->across,
+                              .columns = plan->columns};
     struct pass  by_column = {.out = out, .width = swap ? plan->columns : plan->width, .rows = plan->height, .taps = &plan->down};
     struct pass *first     = heights && (swap || !widths) ? &by_column : &by_row;
 

@@ -15,8 +15,8 @@ struct dinov_engine {
     dinov_remote    *remote;
 };
 
-dinov_status dinov_engine_open_weights(dinov_engine **out, const dinov_weights *weights,
-                                       const dinov_engine_options *options, dinov_error *err)
+dinov_status dinov_engine_open_weights(dinov_engine **out, const dinov_weights *weights, const dinov_engine_options *options,
+                                       dinov_error *err)
 {
     static const dinov_engine_options none = {0};
     const dinov_engine_options       *o    = options ? options : &none;
@@ -84,9 +84,10 @@ static dinov_status check_request(const dinov_model *m, int64_t images, int64_t 
 {
     if (images < 0 || height < m->patch || width < m->patch || height % m->patch || width % m->patch || height > 1 << 20 ||
         width > 1 << 20)
-        return dinov_fail(err, DINOV_ERR_SHAPE, "INPUT-SIZE",
-                          "input of %lld images of %lld x %lld (width x height): expected sides that are multiples of the patch, %lld",
-                          (long long)images, (long long)width, (long long)height, (long long)m->patch);
+        return dinov_fail(
+            err, DINOV_ERR_SHAPE, "INPUT-SIZE",
+            "input of %lld images of %lld x %lld (width x height): expected sides that are multiples of the patch, %lld",
+            (long long)images, (long long)width, (long long)height, (long long)m->patch);
     for (size_t i = 0; i < count; i++)
         if (features[i].layer < -m->depth || features[i].layer >= m->depth)
             return dinov_fail(err, DINOV_ERR_SHAPE, "INPUT-LAYER", "layer %d: expected %lld to %lld", features[i].layer,

@@ -13,7 +13,7 @@
 #include "base/dtype.h"
 #include "base/bytes.h"
 #include "base/pool.h"
-#include "infer/engine.h"
+#include "infer/prepare.h"
 #include "infer/result.h"
 #include "infer/settings.h"
 
@@ -28,7 +28,6 @@ enum { CLS, MEAN, REG, PATCH, FEATURES };
 
 enum {
     WINDOW_BYTES   = 256 << 20, /* of inputs and features, beyond what one round of threads adds */
-    RESIZED_BYTES  = 2 << 20,   /* decoded pictures larger than this are resized before they go to a device */
     ALL_BAD_INPUTS = 1000,
     CONVERT_VALUES = 1 << 14,
 };
@@ -37,18 +36,6 @@ enum {
 struct output {
     dinov_npy_out file;
     int           layer, feature; /* index into layers; CLS..PATCH */
-};
-
-/* One input of the window: normalised pixels, or a picture as decoded and the way it is resized. */
-struct item {
-    dinov_index_record record;
-    bool               ready;
-    float             *pixels;
-    dinov_image        image;
-    dinov_resize_plan  plan;
-    int64_t            group, place; /* where its features are */
-    dinov_status       status;
-    dinov_error        why;
 };
 
 /* Inputs of one size that went through the engine together. */
@@ -63,7 +50,7 @@ struct group {
 enum stage { FREE, PREPARED, RAN };
 
 struct window {
-    struct item  *items;       /* [room] */
+    dinov_item   *items;       /* [room] */
     int64_t       first, held; /* index of items[0], how many are held */
     struct group *groups;
     int64_t       group_count;
@@ -84,8 +71,8 @@ struct run {
     dinov_map map;
     dinov_npy array;
 
-    bool           decoded; /* pictures go to the engine as decoded */
-    int64_t        room; /* of a window, in inputs */
+    dinov_prepare  prepare;
+    int64_t        room;    /* of a window, in inputs */
     struct window *windows; /* [depth]: number k is windows[k % depth] */
     int            depth;
     int64_t        taken; /* inputs in windows so far */
@@ -107,7 +94,7 @@ struct run {
     dinov_extract_report  *report;
     dinov_extract_progress progress;
     double                 started, busy_before; /* of the engine's devices */
-    _Atomic int64_t        preparing; /* nanoseconds of all threads */
+    _Atomic int64_t        preparing;            /* nanoseconds of all threads */
 };
 
 static double now(void)
@@ -135,121 +122,7 @@ static size_t key_of(const struct run *r, int64_t i, char *text, size_t size)
     return (size_t)snprintf(text, size, "%s%s%s", path, member ? ":" : "", member ? member : "");
 }
 
-/* ---- Preparing one input: runs on any thread ---- */
-
-/* Attention costs the square of the tokens: one long picture could take longer than all the others. */
-static dinov_status check_tokens(const struct run *r, const char *shown, int64_t w, int64_t h, dinov_error *err)
-{
-    int64_t tokens = w / r->model->patch * (h / r->model->patch);
-    if (tokens <= r->options->max_tokens) return DINOV_OK;
-    return dinov_fail(err, DINOV_ERR_LIMIT, "RUN-TOKENS",
-                      "%s: an input of %lld x %lld pixels makes %lld patch tokens; expected at most %lld; choose a smaller "
-                      "preset, or raise --max-tokens (time grows with the square of the tokens)",
-                      shown, (long long)w, (long long)h, (long long)tokens, (long long)r->options->max_tokens);
-}
-
-static dinov_input_status judge(const dinov_error *why)
-{
-    if (strcmp(why->code, "IMG-TRUNCATED") == 0) return DINOV_INPUT_TRUNCATED;
-    switch (why->status) {
-    case DINOV_ERR_UNSUPPORTED:
-        return DINOV_INPUT_UNSUPPORTED;
-    case DINOV_ERR_LIMIT:
-        return DINOV_INPUT_TOO_LARGE;
-    case DINOV_ERR_IO:
-        return DINOV_INPUT_IO;
-    default:
-        return DINOV_INPUT_CORRUPT;
-    }
-}
-
-/* What the preset makes of a picture, if that is not too much. */
-static dinov_status input_size(const struct run *r, const char *shown, const dinov_image *image, int64_t *w, int64_t *h,
-                               dinov_error *err)
-{
-    dinov_error  why;
-    dinov_status status = dinov_preset_size(&r->options->preset, r->model->patch, image->width, image->height, w, h, &why);
-    if (status != DINOV_OK) return dinov_fail(err, status, why.code, "%s: %s", shown, why.msg);
-    return check_tokens(r, shown, *w, *h, err);
-}
-
-/* Hands the picture to the item, with its plan. A large one is resized here: to the same bytes, and fewer. */
-static dinov_status plan_picture(const struct run *r, struct item *item, dinov_image *image, dinov_error *err)
-{
-    dinov_resize_plan whole = {0};
-    dinov_image       small = {0};
-    DINOV_TRY(dinov_preset_plan(&item->plan, &r->options->preset, r->model->patch, image, err));
-    if (3 * item->plan.columns * item->plan.rows > RESIZED_BYTES && (item->plan.across.most || item->plan.down.most)) {
-        int64_t w = item->plan.width, h = item->plan.height;
-        small = (dinov_image){.width = w, .height = h, .pixels = dinov_alloc((size_t)(w * h), 3)};
-        if (!small.pixels) return dinov_fail_nomem(err, "image", "the resized picture");
-        dinov_status status = dinov_resize_run(small.pixels, &item->plan, image->pixels, image->width, err);
-        if (status == DINOV_OK) status = dinov_resize_plan_init(&whole, (dinov_window){0, 0, w, h}, w, h, w, h, err);
-        if (status != DINOV_OK) {
-            dinov_image_clear(&small);
-            return status;
-        }
-        dinov_resize_plan_clear(&item->plan);
-        item->plan  = whole;
-        item->image = small;
-        return DINOV_OK;
-    }
-    item->image = *image;
-    *image      = (dinov_image){0};
-    return DINOV_OK;
-}
-
-static dinov_status prepare_picture(const struct run *r, struct item *item, int64_t i, dinov_error *err)
-{
-    char         shown[DINOV_SOURCE_NAME];
-    dinov_image  image = {0};
-    int64_t      w, h;
-    dinov_status status;
-    bool         turns = r->options->preset.kind != DINOV_PRESET_EVAL;
-
-    dinov_source_name(r->source, i, shown, sizeof shown);
-    DINOV_TRY_GOTO(dinov_source_decode(r->source, i, &image, err));
-    item->record.width  = (uint32_t)image.width;
-    item->record.height = (uint32_t)image.height;
-    if (turns) DINOV_TRY_GOTO(dinov_image_turn(&image, err));
-    DINOV_TRY_GOTO(input_size(r, shown, &image, &w, &h, err));
-    item->record.input_width  = (uint32_t)w;
-    item->record.input_height = (uint32_t)h;
-    if (r->decoded) {
-        status = plan_picture(r, item, &image, err);
-        goto fail;
-    }
-    item->pixels = dinov_alloc((size_t)(3 * w * h), sizeof *item->pixels);
-    if (!item->pixels) {
-        status = dinov_fail_nomem(err, shown, "its pixels");
-        goto fail;
-    }
-    status =
-        dinov_preset_apply(&r->options->preset, r->model->patch, dinov_engine_preprocess(r->engine), &image, item->pixels, err);
-fail:
-    dinov_image_clear(&image);
-    return status;
-}
-
-static dinov_status prepare_row(const struct run *r, struct item *item, int64_t row, dinov_error *err)
-{
-    const dinov_npy *a    = &r->array;
-    const char      *path = r->array_path;
-    char             shown[DINOV_ESCAPED];
-    size_t           values = (size_t)(a->dim[1] * a->dim[2] * a->dim[3]);
-    size_t           offset = (size_t)row * values * sizeof(float);
-
-    item->pixels = dinov_alloc(values, sizeof(float));
-    if (!item->pixels) return dinov_fail_nomem(err, "input array", "a row");
-    memcpy(item->pixels, a->data + offset, values * sizeof(float));
-    item->record.width = item->record.input_width = (uint32_t)a->dim[3];
-    item->record.height = item->record.input_height = (uint32_t)a->dim[2];
-    for (size_t i = 0; i < values; i++)
-        if (!isfinite(item->pixels[i]))
-            return dinov_fail(err, DINOV_ERR_CORRUPT, "NPY-FINITE", "%s: row %lld: value %zu is not a finite number",
-                              dinov_escape(shown, sizeof shown, path, strlen(path)), (long long)row, i);
-    return DINOV_OK;
-}
+/* ---- Preparing ---- */
 
 struct round {
     struct run    *run;
@@ -257,41 +130,16 @@ struct round {
     int64_t        first; /* item */
 };
 
-static void clear_item(struct item *item)
-{
-    dinov_free(item->pixels);
-    dinov_image_clear(&item->image);
-    dinov_resize_plan_clear(&item->plan);
-    item->pixels = NULL;
-    item->ready  = false;
-}
-
 static void prepare(void *arg, int64_t block, int worker)
 {
     struct round *round = arg;
     struct run   *r     = round->run;
-    struct item  *item  = &round->window->items[round->first + block];
-    int64_t       i     = round->window->first + round->first + block;
     double        begun = now();
 
     (void)worker;
-    *item = (struct item){.record.row = -1, .group = -1};
-    if (stopped(r))
-        item->status = fail_stopped(&item->why);
-    else if (r->source)
-        item->status = prepare_picture(r, item, i, &item->why);
-    else
-        item->status = prepare_row(r, item, i, &item->why);
+    if (stopped(r)) return; /* whoever asked for the round looks too */
+    dinov_item_prepare(&round->window->items[round->first + block], &r->prepare, round->window->first + round->first + block);
     atomic_fetch_add(&r->preparing, (int64_t)(1e9 * (now() - begun)));
-    item->ready = item->status == DINOV_OK;
-    if (item->ready) {
-        item->record.grid_w = item->record.input_width / (uint32_t)r->model->patch;
-        item->record.grid_h = item->record.input_height / (uint32_t)r->model->patch;
-        return;
-    }
-    clear_item(item);
-    item->record.status      = judge(&item->why);
-    item->record.input_width = item->record.input_height = 0;
 }
 
 /* ---- The model ---- */
@@ -335,7 +183,7 @@ static dinov_status form_group(struct run *r, struct window *w, int64_t from, di
 
     *group = (struct group){.from = from};
     for (int64_t i = from; i < w->held && group->count < r->options->batch; i++) {
-        struct item *item = &w->items[i];
+        dinov_item *item = &w->items[i];
         if (!item->ready || item->group >= 0 || item->record.input_width != size->input_width ||
             item->record.input_height != size->input_height)
             continue;
@@ -367,10 +215,10 @@ static dinov_status gather_pixels(const struct run *r, struct window *w, struct 
     group->pixels = dinov_alloc((size_t)(area * group->count), sizeof(float));
     if (!group->pixels) return dinov_fail_nomem(err, "batch", "its pixels");
     for (int64_t i = group->from; i < w->held; i++) {
-        struct item *item = &w->items[i];
+        dinov_item *item = &w->items[i];
         if (!item->ready || item->group != g) continue;
         memcpy(group->pixels + item->place * area, item->pixels, (size_t)area * sizeof(float));
-        clear_item(item);
+        dinov_item_clear(item);
     }
     return DINOV_OK;
 }
@@ -380,7 +228,7 @@ static dinov_status gather_decoded(struct window *w, struct group *group, dinov_
     group->decoded = dinov_alloc((size_t)group->count, sizeof *group->decoded);
     if (!group->decoded) return dinov_fail_nomem(err, "batch", "its pictures");
     for (int64_t i = group->from; i < w->held; i++) {
-        const struct item *item = &w->items[i];
+        const dinov_item *item = &w->items[i];
         if (item->ready && item->group == group - w->groups)
             group->decoded[item->place] = (dinov_decoded){item->image.pixels, item->image.width, &item->plan};
     }
@@ -391,7 +239,7 @@ static dinov_status run_group(struct run *r, struct window *w, struct group *gro
 {
     const dinov_index_record *size   = &w->items[group->from].record;
     size_t                    layers = (size_t)r->options->layer_count;
-    if (!r->decoded) {
+    if (!r->prepare.decoded) {
         DINOV_TRY(gather_pixels(r, w, group, err));
         return dinov_engine_run(r->engine, group->pixels, group->count, size->input_height, size->input_width, group->features,
                                 layers, err);
@@ -400,13 +248,13 @@ static dinov_status run_group(struct run *r, struct window *w, struct group *gro
     DINOV_TRY(dinov_engine_run_decoded(r->engine, group->decoded, group->count, size->input_height, size->input_width,
                                        group->features, layers, err));
     for (int64_t i = group->from; i < w->held; i++)
-        if (w->items[i].ready && w->items[i].group == group - w->groups) clear_item(&w->items[i]);
+        if (w->items[i].ready && w->items[i].group == group - w->groups) dinov_item_clear(&w->items[i]);
     return DINOV_OK;
 }
 
 static void clear_window(struct window *w)
 {
-    for (int64_t i = 0; i < w->held; i++) clear_item(&w->items[i]);
+    for (int64_t i = 0; i < w->held; i++) dinov_item_clear(&w->items[i]);
     for (int64_t g = 0; g < w->group_count; g++) {
         dinov_free(w->groups[g].pixels);
         dinov_free(w->groups[g].decoded);
@@ -446,8 +294,7 @@ static dinov_status append_offset(dinov_npy_out *file, int64_t value, dinov_erro
     return dinov_npy_append(file, bytes, sizeof bytes, 1, err);
 }
 
-static dinov_status write_features(struct run *r, const struct window *w, const struct item *item, const char *key,
-                                   dinov_error *err)
+static dinov_status write_features(struct run *r, const struct window *w, const dinov_item *item, const char *key, dinov_error *err)
 {
     const struct group *group = &w->groups[item->group];
     int64_t             grid  = (int64_t)item->record.grid_w * item->record.grid_h;
@@ -469,7 +316,7 @@ static dinov_status write_features(struct run *r, const struct window *w, const 
     return DINOV_OK;
 }
 
-static dinov_status write_item(struct run *r, const struct window *w, struct item *item, int64_t index, dinov_error *err)
+static dinov_status write_item(struct run *r, const struct window *w, dinov_item *item, int64_t index, dinov_error *err)
 {
     uint8_t      record[DINOV_INDEX_RECORD];
     size_t       size = key_of(r, index, NULL, 0);
@@ -501,7 +348,7 @@ fail:
 /* Rounds are wide enough that threads seldom wait for the slowest picture of one. */
 static dinov_status prepare_window(struct run *r, struct window *w, dinov_error *err)
 {
-    int64_t wide = (r->decoded ? 16 : 2) * dinov_pool_threads(r->pool), bytes = 0;
+    int64_t wide = (r->prepare.decoded ? 32 : 2) * dinov_pool_threads(r->pool), bytes = 0;
 
     w->first = r->taken;
     while (w->held < r->room && w->first + w->held < r->total && bytes < WINDOW_BYTES) {
@@ -512,7 +359,7 @@ static dinov_status prepare_window(struct run *r, struct window *w, dinov_error 
         dinov_pool_run(r->pool, count, prepare, &round);
         w->held += count;
         for (int64_t i = w->held - count; i < w->held; i++) {
-            struct item *item = &w->items[i];
+            dinov_item *item = &w->items[i];
             /* Out of memory, or an option the model refuses, is no fault of the picture. */
             if (item->status == DINOV_ERR_NOMEM || item->status == DINOV_ERR_CONFIG) {
                 if (err) *err = item->why;
@@ -632,7 +479,8 @@ static void *run_some(void *arg)
     struct run    *r      = runner->run;
     struct window *w;
     dinov_error    why;
-    for (int64_t k = runner->index; (w = await(r, k, PREPARED)); k += runner->step) hand_on(r, w, RAN, run_window(r, w, &why), &why);
+    for (int64_t k = runner->index; (w = await(r, k, PREPARED)); k += runner->step)
+        hand_on(r, w, RAN, run_window(r, w, &why), &why);
     return NULL;
 }
 
@@ -773,7 +621,7 @@ static dinov_status open_array(struct run *r, dinov_error *err)
     r->total   = d[0];
     r->fixed_h = d[2];
     r->fixed_w = d[3];
-    return check_tokens(r, shown, r->fixed_w, r->fixed_h, err);
+    return dinov_check_tokens(&r->prepare, shown, r->fixed_w, r->fixed_h, err);
 }
 
 static dinov_status resolve_layers(struct run *r, dinov_error *err)
@@ -806,7 +654,7 @@ static dinov_status check(struct run *r, dinov_error *err)
     r->fixed = o->preset.kind == DINOV_PRESET_EVAL || o->preset.kind == DINOV_PRESET_SQUARE;
     /* Any size tells whether the preset fits the patch, and what a fixed one gives. */
     DINOV_TRY(dinov_preset_size(&o->preset, r->model->patch, 1, 1, &r->fixed_w, &r->fixed_h, err));
-    return r->fixed ? check_tokens(r, "preset", r->fixed_w, r->fixed_h, err) : DINOV_OK;
+    return r->fixed ? dinov_check_tokens(&r->prepare, "preset", r->fixed_w, r->fixed_h, err) : DINOV_OK;
 }
 
 static dinov_status judge_total(const struct run *r, dinov_error *err)
@@ -835,13 +683,12 @@ static void read_counts(struct run *r)
 static dinov_status make_windows(struct run *r, dinov_error *err)
 {
     int     lanes = dinov_engine_lanes(r->engine);
-    int64_t wide  = 4 * dinov_pool_threads(r->pool), batch = r->options->batch;
+    int64_t wide = 4 * dinov_pool_threads(r->pool), batch = r->options->batch;
 
-    r->decoded     = dinov_engine_resizes(r->engine) && r->source && !r->options->dump_input;
     r->busy_before = dinov_engine_busy(r->engine);
-    r->depth   = lanes == 1 ? 1 : lanes + 2;
-    r->room    = (wide > batch ? wide + batch - 1 : batch) / batch * batch * (r->fixed && lanes == 1 ? 1 : 4);
-    r->windows = dinov_calloc((size_t)r->depth, sizeof *r->windows);
+    r->depth       = lanes == 1 ? 1 : lanes + 2;
+    r->room        = (wide > batch ? wide + batch - 1 : batch) / batch * batch * (r->fixed && lanes == 1 ? 1 : 4);
+    r->windows     = dinov_calloc((size_t)r->depth, sizeof *r->windows);
     if (!r->windows) return dinov_fail_nomem(err, "extraction", "its windows");
     for (int i = 0; i < r->depth; i++) {
         r->windows[i].items  = dinov_calloc((size_t)r->room, sizeof *r->windows[i].items);
@@ -883,16 +730,23 @@ dinov_status dinov_extract(dinov_engine *engine, const dinov_source *source, con
 {
     json_t               *settings = NULL;
     dinov_extract_options resolved = *options;
-    struct run            r        = {.options     = &resolved,
-                           .source      = source,
-                           .array_path  = array,
-                           .engine      = engine,
-                           .model       = dinov_engine_model(engine),
-                           .fixed       = !source,
-                           .report      = report,
-                           .result.lock = -1,
-                           .window_count = -1,
-                           .started     = now()};
+    struct run            r        = {.options      = &resolved,
+                                      .source       = source,
+                                      .array_path   = array,
+                                      .engine       = engine,
+                                      .model        = dinov_engine_model(engine),
+                                      .fixed        = !source,
+                                      .report       = report,
+                                      .result.lock  = -1,
+                                      .window_count = -1,
+                                      .started      = now()};
+    r.prepare                      = (dinov_prepare){.options    = &resolved,
+                                                     .source     = source,
+                                                     .array_path = array,
+                                                     .array      = &r.array,
+                                                     .engine     = engine,
+                                                     .model      = r.model,
+                                                     .decoded    = source && !options->dump_input && dinov_engine_resizes(engine)};
 
     DINOV_ASSERT(!source != !array && options->layer_count >= 1 && options->batch >= 0 && options->max_tokens >= 1);
     pthread_mutex_init(&r.lock, NULL);

@@ -20,7 +20,7 @@ struct dinov_host {
     struct lane {
         void  *memory;
         size_t size;
-    } *lanes; /* [threads] activations */
+    } * lanes; /* [threads] activations */
 
     float  *pos; /* position embeddings of the last grid used */
     int64_t pos_h, pos_w;
@@ -106,8 +106,8 @@ static void take_features(const struct group *g, const dinov_features *f, const 
 
 static void tap(void *arg, int64_t block, dinov_stream *s, const dinov_mat *x, dinov_mat *spare)
 {
-    const struct group *g   = arg;
-    const dinov_vit    *vit = &g->run->engine->vit;
+    const struct group *g      = arg;
+    const dinov_vit    *vit    = &g->run->engine->vit;
     bool                normed = false;
 
     for (size_t i = 0; i < g->run->request->count; i++) {
@@ -146,7 +146,8 @@ static dinov_status grow(struct lane *lane, size_t size, dinov_error *err)
     lane->size   = 0;
     lane->memory = dinov_alloc_aligned(size, 1);
     if (!lane->memory)
-        return dinov_fail(err, DINOV_ERR_NOMEM, "MEM", "engine: out of memory for %zu MiB of activations; a smaller picture or batch needs less", size >> 20);
+        return dinov_fail(err, DINOV_ERR_NOMEM, "MEM",
+                          "engine: out of memory for %zu MiB of activations; a smaller picture or batch needs less", size >> 20);
     lane->size = size;
     return DINOV_OK;
 }
@@ -174,7 +175,7 @@ dinov_status dinov_host_run(dinov_host *e, const dinov_request *q, dinov_error *
     run.group      = T < GROUP_TOKENS ? GROUP_TOKENS / T : 1;
     if (run.group > q->images) run.group = q->images;
     int64_t groups = (q->images + run.group - 1) / run.group, threads = dinov_host_threads(e);
-    int64_t alone  = threads > 1 ? groups - groups % threads : 0;
+    int64_t alone = threads > 1 ? groups - groups % threads : 0;
 
     DINOV_TRY(prepare_pos(e, q->h, q->w, err));
     DINOV_TRY(grow(&e->lanes[0], dinov_vit_memory(&e->vit, run.group, q->h, q->w, (int)threads), err));

@@ -17,8 +17,8 @@ enum {
     DEVICES      = 16,
     LANES        = 3, /* a device: one computes, one fetches, one brings back */
     GRIDS        = 32,
-    GRAPHS       = 16,  /* a lane */
-    SPECS        = 4,   /* features that a recorded graph may have */
+    GRAPHS       = 16, /* a lane */
+    SPECS        = 4,  /* features that a recorded graph may have */
     BATCH_TOKENS = 32768,
     MOST_TOKENS  = 4 * BATCH_TOKENS, /* of one batch on the device */
 };
@@ -219,7 +219,8 @@ static dinov_status grow(struct buffer *b, dinov_device *d, bool pinned, size_t 
     b->size = 0;
     b->data = (pinned ? dinov_pinned_alloc : dinov_device_alloc)(d, size);
     if (!b->data)
-        return dinov_fail(err, DINOV_ERR_NOMEM, "MEM", "%s: out of %s memory for %zu MiB of %s; a smaller batch (-b) or picture needs less",
+        return dinov_fail(err, DINOV_ERR_NOMEM, "MEM",
+                          "%s: out of %s memory for %zu MiB of %s; a smaller batch (-b) or picture needs less",
                           dinov_device_name(d), pinned ? "pinned" : "device", size >> 20, what);
     b->size = size;
     return DINOV_OK;
@@ -336,8 +337,12 @@ static struct recorded *recall(struct lane *l, const struct batch *b)
     if (q->count > SPECS) return NULL;
     for (size_t i = 0; i < q->count; i++) {
         const dinov_features *f = &q->features[i];
-        shape.specs[i]          = (struct spec){dinov_block_of(f, l->gpu->vit.config.depth), f->no_norm != 0, f->cls != NULL,
-                                                f->mean != NULL, f->reg != NULL, f->patch != NULL};
+        shape.specs[i]          = (struct spec){dinov_block_of(f, l->gpu->vit.config.depth),
+                                                f->no_norm != 0,
+                                                f->cls != NULL,
+                                                f->mean != NULL,
+                                                f->reg != NULL,
+                                                f->patch != NULL};
     }
     for (int i = 0; i < GRAPHS; i++)
         if (l->graphs[i].epoch == l->gpu->epoch && memcmp(&l->graphs[i].shape, &shape, sizeof shape) == 0) return &l->graphs[i];
@@ -403,9 +408,9 @@ static struct block lay_out_block(const struct batch *b, dinov_picture *pictures
                                          .across_most = p->across.most ? (int32_t)p->across.most : 1,
                                          .down_most   = p->down.most ? (int32_t)p->down.most : 1,
                                          .middle      = (int64_t)at.middle};
-        here.across = (int64_t)at.size, at.size += aligned(taps_bytes(&p->across, p->width));
-        here.down = (int64_t)at.size, at.size += aligned(taps_bytes(&p->down, p->height));
-        here.rgb = (int64_t)at.size, at.size += aligned((size_t)(3 * p->columns * p->rows));
+        here.across                   = (int64_t)at.size, at.size += aligned(taps_bytes(&p->across, p->width));
+        here.down                     = (int64_t)at.size, at.size += aligned(taps_bytes(&p->down, p->height));
+        here.rgb                      = (int64_t)at.size, at.size += aligned((size_t)(3 * p->columns * p->rows));
         at.middle += aligned((size_t)(3 * (p->down_first ? p->columns * p->height : p->width * p->rows)));
         if (p->columns > at.widest) at.widest = p->columns;
         if (p->rows > at.highest) at.highest = p->rows;
@@ -490,8 +495,8 @@ static dinov_status deliver(const struct batch *b, dinov_error *err)
                 return dinov_fail(err, DINOV_ERR_LIMIT, "DEV-RANGE",
                                   "%s: a feature of block %lld is not a finite number in %s; f16 is too small for some models: use "
                                   "--compute bf16 or f32",
-                                  dinov_device_name(b->lane->gpu->device),
-                                  (long long)dinov_block_of(&q->features[i], m->depth), b->lane->gpu->vit.ops->name);
+                                  dinov_device_name(b->lane->gpu->device), (long long)dinov_block_of(&q->features[i], m->depth),
+                                  b->lane->gpu->vit.ops->name);
             memcpy(parts[k].to + b->first * floats, out, (size_t)all * sizeof *out);
             out += all;
         }
@@ -501,12 +506,12 @@ static dinov_status deliver(const struct batch *b, dinov_error *err)
 
 static dinov_status run_batch(struct batch *b, dinov_error *err)
 {
-    struct lane         *l      = b->lane;
-    struct gpu          *g      = l->gpu;
-    const dinov_request *q      = b->request;
-    const dinov_model   *m      = &g->vit.config;
-    int64_t              image  = m->channels * q->h * q->w * m->patch * m->patch;
-    size_t               pixels = (size_t)(b->images * image) * sizeof(float);
+    struct lane         *l        = b->lane;
+    struct gpu          *g        = l->gpu;
+    const dinov_request *q        = b->request;
+    const dinov_model   *m        = &g->vit.config;
+    int64_t              image    = m->channels * q->h * q->w * m->patch * m->patch;
+    size_t               pixels   = (size_t)(b->images * image) * sizeof(float);
     size_t               features = (size_t)(b->images * all_floats(m, q)) * sizeof(float);
     struct block         block    = q->pictures ? lay_out_block(b, NULL) : (struct block){0};
     struct block        *decoded  = q->pictures ? &block : NULL;

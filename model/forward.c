@@ -23,15 +23,15 @@ static size_t  whole_lines(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
 static struct acts lay_out(const dinov_vit *vit, void *memory, int64_t images, int64_t h, int64_t w, int threads)
 {
-    const dinov_model *m = &vit->config;
+    const dinov_model *m   = &vit->config;
     const dinov_ops   *ops = vit->ops;
     int64_t            T = 1 + m->registers + h * w, M = images * T, N = images * h * w, C = m->dim, F = m->hidden;
     int64_t            in = m->channels * m->patch * m->patch, up = m->ffn == DINOV_FFN_SWIGLU ? 2 * F : F;
     size_t             real = ops->real_size, attention = ops->attention_scratch(images, T, m->heads, C / m->heads, threads),
            product = ops->linear_scratch(M, up, m->ffn == DINOV_FFN_SWIGLU ? DINOV_ACT_SWIGLU : DINOV_ACT_GELU);
-    size_t x = whole_lines((size_t)(M * ops->stride(C)) * ops->wide_size), normed = whole_lines((size_t)(M * ops->stride(C)) * real),
-           most =
-               whole_lines((size_t)widest(M * widest(ops->stride(3 * C), ops->stride(F)), N * ops->stride(in)) * real);
+    size_t x       = whole_lines((size_t)(M * ops->stride(C)) * ops->wide_size),
+           normed  = whole_lines((size_t)(M * ops->stride(C)) * real),
+           most    = whole_lines((size_t)widest(M * widest(ops->stride(3 * C), ops->stride(F)), N * ops->stride(in)) * real);
     char       *at = memory;
     struct acts a  = {
          .x        = {at, M, C, ops->stride(C)},

@@ -107,7 +107,7 @@ static dinov_status resample_there(const dinov_vit *vit, dinov_queue *queue, voi
                                    const double *cols, dinov_error *err)
 {
     int64_t row_count = h * vit->config.grid_h, col_count = w * vit->config.grid_w;
-    double *there     = dinov_device_alloc(vit->device, (size_t)(row_count + col_count) * sizeof *there);
+    double *there = dinov_device_alloc(vit->device, (size_t)(row_count + col_count) * sizeof *there);
     if (!there) return dinov_fail_nomem(err, dinov_device_name(vit->device), "resampling weights");
     dinov_queue_send(queue, there, rows, (size_t)row_count * sizeof *there);
     dinov_queue_send(queue, there + row_count, cols, (size_t)col_count * sizeof *there);
@@ -119,7 +119,7 @@ static dinov_status resample_there(const dinov_vit *vit, dinov_queue *queue, voi
 
 dinov_status dinov_vit_pos(const dinov_vit *vit, dinov_queue *queue, void *out, int64_t h, int64_t w, dinov_error *err)
 {
-    const dinov_model *m = &vit->config;
+    const dinov_model *m  = &vit->config;
     int64_t            gh = m->grid_h, gw = m->grid_w;
 
     if (dinov_pos_is_trained_grid(m, h, w)) {

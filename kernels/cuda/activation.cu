@@ -9,18 +9,20 @@ enum { THREADS = 256, EACH = 8 }; /* outputs of a thread, neighbours */
 /* A thread makes EACH outputs of a row, from as many inputs (GELU) or twice as many in pairs (SwiGLU). */
 template <typename T, bool pairs>
 DINOV_KERNEL(THREADS)
-activate(T *y, int64_t y_ld, const T *x, int64_t x_ld, int64_t rows, int64_t cols, int64_t pieces)
+activate(T *y, int64_t y_ld, const T *x, int64_t x_ld, int64_t rows, int cols, unsigned pieces)
 {
-    int64_t piece = (int64_t)blockIdx.x * THREADS + threadIdx.x, row = piece / pieces, at = piece % pieces * EACH;
+    unsigned piece = blockIdx.x * THREADS + threadIdx.x, row = piece / pieces; /* 32 bits, whose division is cheap */
+    int      at = (int)(piece % pieces) * EACH;
     if (row >= rows) return;
-    const T *in  = x + row * x_ld + (pairs ? 2 * at : at);
-    T       *out = y + row * y_ld + at;
-    T        u[pairs ? 2 * EACH : EACH], v[EACH];
-    int      count = cols - at < EACH ? (int)(cols - at) : EACH;
+    const T      *in  = x + row * x_ld + (pairs ? 2 * at : at);
+    T            *out = y + row * y_ld + at;
+    alignas(16) T u[pairs ? 2 * EACH : EACH], v[EACH];
+    int           count = cols - at < EACH ? cols - at : EACH;
     if (count == EACH) {
         for (unsigned i = 0; i < sizeof u / 16; i++) ((vec16 *)u)[i] = ((const vec16 *)in)[i];
         for (int i = 0; i < EACH; i++)
-            v[i] = from_float<T>(pairs ? silu(to_float(u[pairs ? 2 * i : i])) * to_float(u[pairs ? 2 * i + 1 : i]) : gelu(to_float(u[i])));
+            v[i] = from_float<T>(pairs ? silu(to_float(u[pairs ? 2 * i : i])) * to_float(u[pairs ? 2 * i + 1 : i])
+                                       : gelu(to_float(u[i])));
         for (unsigned i = 0; i < sizeof v / 16; i++) ((vec16 *)out)[i] = ((const vec16 *)v)[i];
     } else {
         for (int i = 0; i < count; i++)
@@ -40,14 +42,15 @@ pack(T *packed, int64_t ld, const float *weight, int64_t n, int64_t k, bool pair
 
 template <typename T> static void launch_activate(dinov_stream *s, dinov_mat *y, const dinov_mat *x, dinov_activation act)
 {
-    int64_t pieces = blocks_of(y->cols, EACH);
-    dim3    grid(blocks_of(y->rows * pieces, THREADS));
+    unsigned pieces = blocks_of(y->cols, EACH);
+    dim3     grid(blocks_of(y->rows * pieces, THREADS));
+    DINOV_ASSERT(y->rows * pieces <= UINT32_MAX - THREADS);
     if (act == DINOV_ACT_SWIGLU)
-        DINOV_LAUNCH(s, "activation", (activate<T, true>), grid, THREADS, 0, (T *)y->data, y->ld, (const T *)x->data, x->ld, y->rows,
-                     y->cols, pieces);
+        DINOV_LAUNCH(s, "activation", (activate<T, true>), grid, THREADS, 0, (T *)y->data, y->ld, (const T *)x->data, x->ld,
+                     y->rows, (int)y->cols, pieces);
     else
         DINOV_LAUNCH(s, "activation", (activate<T, false>), grid, THREADS, 0, (T *)y->data, y->ld, (const T *)x->data, x->ld,
-                     y->rows, y->cols, pieces);
+                     y->rows, (int)y->cols, pieces);
 }
 
 extern "C" void dinov_cuda_activate(dinov_stream *s, dinov_mat *y, const dinov_mat *x, dinov_activation act)
@@ -56,8 +59,8 @@ extern "C" void dinov_cuda_activate(dinov_stream *s, dinov_mat *y, const dinov_m
 }
 
 template <typename T>
-static void launch_pack(dinov_stream *s, void *packed, const float *weight, int64_t n, int64_t k, dinov_activation act, int64_t first,
-                        int64_t count)
+static void launch_pack(dinov_stream *s, void *packed, const float *weight, int64_t n, int64_t k, dinov_activation act,
+                        int64_t first, int64_t count)
 {
     DINOV_LAUNCH(s, "pack", (pack<T>), dim3((unsigned)count), THREADS, 0, (T *)packed, dinov_cuda_stride(k), weight, n, k,
                  act == DINOV_ACT_SWIGLU, first);

@@ -57,8 +57,8 @@ struct state {
 template <typename T, bool LAST>
 DINOV_DEVICE void attend(state *s, const unsigned char *queries, const unsigned char *keys, const unsigned char *values, int count)
 {
-    const float scale = 0.125f * 1.44269504088896340736f; /* exponentials are powers of two */
-    int         lane  = (int)threadIdx.x % WARP;
+    const float scale  = 0.125f * 1.44269504088896340736f; /* exponentials are powers of two */
+    int         lane   = (int)threadIdx.x % WARP;
     int         key_at = place(lane / 16 * 8 + lane % 8, lane / 8 % 2), at = place(lane % 16, lane / 16);
     float       p[2][8][4];
 
@@ -87,8 +87,8 @@ DINOV_DEVICE void attend(state *s, const unsigned char *queries, const unsigned 
         for (int half = 0; half < 2; half++) {
             float max = s->max[m][half], sum = 0.0f;
             for (int n = 0; n < 8; n++) max = fmaxf(max, fmaxf(p[m][n][2 * half], p[m][n][2 * half + 1]));
-            max = fmaxf(max, shuffle_xor(max, 1));
-            max = fmaxf(max, shuffle_xor(max, 2));
+            max          = fmaxf(max, shuffle_xor(max, 1));
+            max          = fmaxf(max, shuffle_xor(max, 2));
             float factor = exp2_fast((s->max[m][half] - max) * scale), shift = max * scale;
             for (int n = 0; n < 8; n++)
                 for (int e = 2 * half; e < 2 * half + 2; e++) {
@@ -116,7 +116,7 @@ DINOV_DEVICE void attend(state *s, const unsigned char *queries, const unsigned 
     }
 }
 
-template <typename T, int WARPS> DINOV_KERNEL(WARPS * WARP) attention_mma(attention p)
+template <typename T, int WARPS> DINOV_KERNEL(WARPS *WARP) attention_mma(attention p)
 {
     enum { THREADS = WARPS * WARP, ROWS = WARPS * WARP_ROWS };
     unsigned char *queries = dynamic_shared(), *stages = queries + ROWS * ROW;
@@ -125,8 +125,8 @@ template <typename T, int WARPS> DINOV_KERNEL(WARPS * WARP) attention_mma(attent
     int64_t        image = (int)blockIdx.x / p.tiles / p.heads;
     const T       *qkv   = (const T *)p.qkv + image * p.tokens * p.qkv_ld + head * DIM;
     const T       *keys = qkv + p.heads * DIM, *values = keys + p.heads * DIM;
-    bool           busy  = first + warp * WARP_ROWS < p.tokens; /* else the warp only copies */
-    unsigned char *own   = queries + warp * WARP_ROWS * ROW;
+    bool           busy = first + warp * WARP_ROWS < p.tokens; /* else the warp only copies */
+    unsigned char *own  = queries + warp * WARP_ROWS * ROW;
 
     state s;
     for (int m = 0; m < 2; m++) {
@@ -147,8 +147,10 @@ template <typename T, int WARPS> DINOV_KERNEL(WARPS * WARP) attention_mma(attent
             copy_tile<T, THREADS>(other, keys, values, p.qkv_ld, left - KEYS);
         }
         if (!busy) continue;
-        if (left > KEYS) attend<T, false>(&s, own, stage, stage + TILE, KEYS);
-        else attend<T, true>(&s, own, stage, stage + TILE, left);
+        if (left > KEYS)
+            attend<T, false>(&s, own, stage, stage + TILE, KEYS);
+        else
+            attend<T, true>(&s, own, stage, stage + TILE, left);
     }
     if (!busy) return;
 
@@ -256,7 +258,7 @@ template <typename T> DINOV_KERNEL(PLAIN_THREADS) attention_plain(attention p)
             for (int mask = 8; mask; mask /= 2) largest = fmaxf(largest, shuffle_xor(largest, mask));
             float factor = expf((max[i] - largest) * scale);
             for (int j = 0; j < 4; j++) {
-                float e = expf((scores[i][j] - largest) * scale);
+                float e                                                           = expf((scores[i][j] - largest) * scale);
                 keys[place_float(row + 2 * i, column + 16 * j, query_twist(row))] = e;
                 total += e;
             }
@@ -284,7 +286,7 @@ template <typename T> DINOV_KERNEL(PLAIN_THREADS) attention_plain(attention p)
         float total = sum[i];
         for (int mask = 8; mask; mask /= 2) total += shuffle_xor(total, mask);
         float part = 1.0f / total;
-        T *to = (T *)p.out + (image * p.tokens + token) * p.out_ld + (int64_t)head * p.dim + slab + column * 4;
+        T    *to   = (T *)p.out + (image * p.tokens + token) * p.out_ld + (int64_t)head * p.dim + slab + column * 4;
         for (int e = 0; e < 4; e++)
             if (token < p.tokens && slab + column * 4 + e < p.dim) to[e] = from_float<T>(out[i][e] * part);
     }
@@ -304,8 +306,10 @@ template <typename T, int WARPS> static void launch_mma(dinov_stream *s, attenti
 template <typename T> static void run_mma(dinov_stream *s, attention *p, int64_t heads)
 {
     unsigned small = 2 * blocks_of(p->tokens, 2 * WARP_ROWS), large = 4 * blocks_of(p->tokens, 4 * WARP_ROWS);
-    if (large - small >= (large + 7) / 8) launch_mma<T, 2>(s, p, heads);
-    else launch_mma<T, 4>(s, p, heads);
+    if (large - small >= (large + 7) / 8)
+        launch_mma<T, 2>(s, p, heads);
+    else
+        launch_mma<T, 4>(s, p, heads);
 }
 template <> void run_mma<float>(dinov_stream *, attention *, int64_t) {}
 

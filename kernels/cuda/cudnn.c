@@ -83,7 +83,7 @@ struct plan {
 };
 
 struct dinov_cudnn {
-    pthread_mutex_t  lock; /* over all below, and while a plan is executed */
+    pthread_mutex_t  lock;                      /* over all below, and while a plan is executed */
     void            *library, *handle, *device; /* a handle, or the description of a device */
     struct functions f;
     dinov_dtype      real;
@@ -264,17 +264,17 @@ static void *tensor(struct steps *s, int64_t id, int type, const int64_t dim[4],
 /* softmax(scale Q K^T) V over (image, head, token, HEAD_DIM), in place in the packed columns of qkv. */
 static void *graph(struct steps *s, const struct shape *h, int64_t images)
 {
-    int           type     = s->c->real == DINOV_BF16 ? DNN_DATA_BFLOAT16 : DNN_DATA_HALF;
-    const int64_t dim[4]   = {images, h->heads, h->tokens, HEAD_DIM};
-    const int64_t in[4]    = {h->tokens * h->qkv_ld, HEAD_DIM, h->qkv_ld, 1};
-    const int64_t out[4]   = {h->tokens * h->out_ld, HEAD_DIM, h->out_ld, 1};
-    const int64_t ones[4]  = {1, 1, 1, 1};
-    void         *q        = tensor(s, Q, type, dim, in, false);
-    void         *k        = tensor(s, K, type, dim, in, false);
-    void         *v        = tensor(s, V, type, dim, in, false);
-    void         *o        = tensor(s, O, type, dim, out, false);
-    void         *scale    = tensor(s, SCALE, DNN_DATA_FLOAT, ones, ones, true);
-    void         *op       = create(s, DNN_SDPA_FWD, "attention");
+    int           type    = s->c->real == DINOV_BF16 ? DNN_DATA_BFLOAT16 : DNN_DATA_HALF;
+    const int64_t dim[4]  = {images, h->heads, h->tokens, HEAD_DIM};
+    const int64_t in[4]   = {h->tokens * h->qkv_ld, HEAD_DIM, h->qkv_ld, 1};
+    const int64_t out[4]  = {h->tokens * h->out_ld, HEAD_DIM, h->out_ld, 1};
+    const int64_t ones[4] = {1, 1, 1, 1};
+    void         *q       = tensor(s, Q, type, dim, in, false);
+    void         *k       = tensor(s, K, type, dim, in, false);
+    void         *v       = tensor(s, V, type, dim, in, false);
+    void         *o       = tensor(s, O, type, dim, out, false);
+    void         *scale   = tensor(s, SCALE, DNN_DATA_FLOAT, ones, ones, true);
+    void         *op      = create(s, DNN_SDPA_FWD, "attention");
     set(s, op, DNN_SDPA_FWD_Q, DNN_TYPE_DESCRIPTOR, 1, &q, "attention's Q");
     set(s, op, DNN_SDPA_FWD_K, DNN_TYPE_DESCRIPTOR, 1, &k, "attention's K");
     set(s, op, DNN_SDPA_FWD_V, DNN_TYPE_DESCRIPTOR, 1, &v, "attention's V");
@@ -299,7 +299,7 @@ static int engines(struct steps *s, void *g, struct engine out[CONFIGS])
     finalize(s, heur, "the heuristic");
     for (int i = 0; i < CONFIGS; i++) configs[i] = create(s, DNN_ENGINECFG, "a configuration");
     for (int i = 0; i < KNOBS; i++) knobs[i] = create(s, DNN_KNOB_CHOICE, "a setting");
-    engine = create(s, DNN_ENGINE, "an engine");
+    engine        = create(s, DNN_ENGINE, "an engine");
     int64_t count = get(s, heur, DNN_ENGINEHEUR_RESULTS, DNN_TYPE_DESCRIPTOR, CONFIGS, configs, "the heuristic's answer");
     if (count > CONFIGS) count = CONFIGS;
     for (int i = 0; i < count; i++) {
@@ -319,7 +319,7 @@ static int engines(struct steps *s, void *g, struct engine out[CONFIGS])
  * support comes with. */
 static void *configure(struct steps *s, const struct shape *shape, int64_t images, const struct engine *e)
 {
-    void *g = graph(s, shape, images), *knobs[KNOBS];
+    void *g      = graph(s, shape, images), *knobs[KNOBS];
     void *engine = create(s, DNN_ENGINE, "an engine");
     set(s, engine, DNN_ENGINE_OPERATION_GRAPH, DNN_TYPE_DESCRIPTOR, 1, &g, "an engine's graph");
     set(s, engine, DNN_ENGINE_GLOBAL_INDEX, DNN_TYPE_INT64, 1, &e->index, "an engine's number");
@@ -389,10 +389,10 @@ static const struct chosen *choose(dinov_cudnn *c, const struct shape *shape)
         dinov_free(o), dinov_free(e);
         return NULL;
     }
-    o->shape       = *shape;
-    struct plan  p = {0};
-    struct steps s = {.c = c, .p = &p};
-    int count = engines(&s, graph(&s, shape, canonical_images), e);
+    o->shape           = *shape;
+    struct plan  p     = {0};
+    struct steps s     = {.c = c, .p = &p};
+    int          count = engines(&s, graph(&s, shape, canonical_images), e);
     snprintf(o->why, sizeof o->why, "the heuristic names no engine");
     if (s.what) say(&s, o->why, sizeof o->why);
     forget(c, &p);
@@ -453,13 +453,13 @@ dinov_status dinov_cudnn_plan(dinov_cudnn *c, int64_t images, int64_t heads, int
 
 static int execute(dinov_cudnn *c, struct plan *plan, dinov_stream *stream, dinov_mat *out, const dinov_mat *qkv)
 {
-    struct plan   own = {0};
-    struct steps  s   = {.c = c, .p = &own};
-    float         scale = 0.125f; /* 1 / sqrt(HEAD_DIM) */
-    int64_t       dim = plan->shape.heads * HEAD_DIM, ids[TENSORS] = {Q, K, V, O, SCALE};
-    uint16_t     *q = qkv->data;
-    void         *data[TENSORS] = {q, q + dim, q + 2 * dim, out->data, &scale};
-    void         *pack = create(&s, DNN_VARIANT_PACK, "a pack");
+    struct plan  own   = {0};
+    struct steps s     = {.c = c, .p = &own};
+    float        scale = 0.125f; /* 1 / sqrt(HEAD_DIM) */
+    int64_t      dim = plan->shape.heads * HEAD_DIM, ids[TENSORS] = {Q, K, V, O, SCALE};
+    uint16_t    *q             = qkv->data;
+    void        *data[TENSORS] = {q, q + dim, q + 2 * dim, out->data, &scale};
+    void        *pack          = create(&s, DNN_VARIANT_PACK, "a pack");
     set(&s, pack, DNN_VARIANT_PACK_UNIQUE_IDS, DNN_TYPE_INT64, TENSORS, ids, "a pack's numbers");
     set(&s, pack, DNN_VARIANT_PACK_DATA_POINTERS, DNN_TYPE_VOID_PTR, TENSORS, data, "a pack's tensors");
     set(&s, pack, DNN_VARIANT_PACK_WORKSPACE, DNN_TYPE_VOID_PTR, 1, &stream->scratch, "a pack's workspace");

@@ -125,7 +125,10 @@ dinov_status dinov_device_open(dinov_device **out, int index, dinov_dtype real, 
         dinov_device_close(&d);
         return status;
     }
-    snprintf(d->table, sizeof d->table, "cuda-sm%d-%s-%s-%s", sm, real == DINOV_F32 ? "f32" : real == DINOV_BF16 ? "bf16" : "f16",
+    snprintf(d->table, sizeof d->table, "cuda-sm%d-%s-%s-%s", sm,
+             real == DINOV_F32    ? "f32"
+             : real == DINOV_BF16 ? "bf16"
+                                  : "f16",
              dinov_products_name(d->products), dinov_cudnn_name(d->cudnn));
     dinov_cuda_table(&d->ops, real, d->table);
     *out = d;
@@ -189,7 +192,8 @@ dinov_status dinov_queue_new(dinov_queue **out, dinov_device *device, dinov_erro
     use(device);
     failed(device, cudaStreamCreateWithFlags(&q->stream, cudaStreamNonBlocking), "making a stream");
     failed(device, cudaEventCreateWithFlags(&q->here, cudaEventDisableTiming), "making an event");
-    for (int i = 0; i < SLOTS; i++) failed(device, cudaEventCreateWithFlags(&q->free[i], cudaEventDisableTiming), "making an event");
+    for (int i = 0; i < SLOTS; i++)
+        failed(device, cudaEventCreateWithFlags(&q->free[i], cudaEventDisableTiming), "making an event");
     for (int i = 0; i < SPANS; i++) {
         failed(device, cudaEventCreate(&q->begin[i]), "making an event");
         failed(device, cudaEventCreate(&q->end[i]), "making an event");

@@ -4,33 +4,35 @@
  */
 #include "kernels/cuda/cuda.cuh"
 
-enum { THREADS = 256 };
+enum { THREADS = 128 };
 
-/* A block makes a patch's row; the row's elements are read along the picture's lines. */
+/* A block has a piece of a row of patches, a thread a column of its pixels; indices have 32 bits, whose division is cheap. */
 template <typename T>
 DINOV_KERNEL(THREADS)
-patchify(T *rows, int64_t ld, const float *pixels, int64_t channels, int64_t height, int64_t width, int64_t patch)
+patchify(T *rows, int64_t ld, const float *pixels, int channels, int height, int width, int patch)
 {
-    int64_t columns = width / patch, count = height / patch * columns, image = blockIdx.x / count, at = blockIdx.x % count;
-    int64_t top = at / columns * patch, left = at % columns * patch;
-    for (int64_t i = threadIdx.x; i < channels * patch * patch; i += THREADS) {
-        int64_t c = i / (patch * patch), y = i / patch % patch, x = i % patch;
-        rows[blockIdx.x * ld + i] = from_float<T>(pixels[((image * channels + c) * height + top + y) * width + left + x]);
-    }
+    int down = height / patch, across = width / patch, image = (int)blockIdx.x / down, i = (int)blockIdx.x % down;
+    int column = (int)(blockIdx.y * THREADS + threadIdx.x), j = column / patch, x = column % patch;
+    if (j >= across) return;
+    T           *out = rows + ((int64_t)blockIdx.x * across + j) * ld + x;
+    const float *in  = pixels + ((int64_t)image * channels * height + i * patch) * width + column;
+    for (int c = 0; c < channels; c++, in += (int64_t)height * width)
+        for (int y = 0; y < patch; y++, out += patch) *out = from_float<T>(in[(int64_t)y * width]);
 }
 
 /* A block makes a token. */
 template <typename T>
 DINOV_KERNEL(THREADS)
-embed(float *x, int64_t ld, const T *patches, int64_t patches_ld, const float *cls, const float *registers,
-               const float *mask_token, const float *pos, const uint8_t *mask, int64_t cols, int64_t count, int64_t registers_count)
+embed(float *x, int64_t ld, const T *patches, int64_t patches_ld, const float *cls, const float *registers, const float *mask_token,
+      const float *pos, const uint8_t *mask, int cols, int count, int registers_count)
 {
-    int64_t first = 1 + registers_count, t = blockIdx.x % (first + count), patch = blockIdx.x / (first + count) * count + t - first;
+    int     first = 1 + registers_count, tokens = first + count, image = (int)blockIdx.x / tokens, t = (int)blockIdx.x % tokens;
+    int64_t patch  = (int64_t)image * count + t - first;
     bool    hidden = t >= first && mask && mask[patch];
-    for (int64_t c = threadIdx.x; c < cols; c += THREADS) {
+    for (int c = (int)threadIdx.x; c < cols; c += THREADS) {
         float v;
         if (t >= first)
-            v = (hidden ? mask_token[c] : to_float(patches[patch * patches_ld + c])) + pos[(1 + t - first) * cols + c];
+            v = (hidden ? mask_token[c] : to_float(patches[patch * patches_ld + c])) + pos[(int64_t)(1 + t - first) * cols + c];
         else
             v = t > 0 ? registers[(t - 1) * cols + c] : cls[c] + pos[c];
         x[blockIdx.x * ld + c] = v;
@@ -39,8 +41,8 @@ embed(float *x, int64_t ld, const T *patches, int64_t patches_ld, const float *c
 
 /* A block makes a position. All but a few weights are zero. */
 DINOV_KERNEL(THREADS)
-resample(float *y, int64_t y_ld, const float *x, int64_t x_ld, const double *rows, const double *cols, int64_t channels,
-              int64_t w, int64_t gh, int64_t gw)
+resample(float *y, int64_t y_ld, const float *x, int64_t x_ld, const double *rows, const double *cols, int64_t channels, int64_t w,
+         int64_t gh, int64_t gw)
 {
     int64_t i = blockIdx.x / w, j = blockIdx.x % w;
     for (int64_t c = threadIdx.x; c < channels; c += THREADS) {
@@ -60,8 +62,9 @@ template <typename T>
 static void launch_patchify(dinov_stream *s, dinov_mat *rows, const float *pixels, int64_t channels, int64_t height, int64_t width,
                             int64_t patch)
 {
-    DINOV_LAUNCH(s, "patchify", (patchify<T>), dim3((unsigned)rows->rows), THREADS, 0, (T *)rows->data, rows->ld, pixels, channels,
-                 height, width, patch);
+    int64_t across = width / patch;
+    DINOV_LAUNCH(s, "patchify", (patchify<T>), dim3((unsigned)(rows->rows / across), blocks_of(across * patch, THREADS)), THREADS,
+                 0, (T *)rows->data, rows->ld, pixels, (int)channels, (int)height, (int)width, (int)patch);
 }
 
 extern "C" void dinov_cuda_patchify(dinov_stream *s, dinov_mat *rows, const float *pixels, int64_t images, int64_t channels,
@@ -77,7 +80,7 @@ static void launch_embed(dinov_stream *s, dinov_mat *x, const dinov_mat *patches
 {
     DINOV_LAUNCH(s, "embed", (embed<T>), dim3((unsigned)x->rows), THREADS, 0, (float *)x->data, x->ld, (const T *)patches->data,
                  patches->ld, (const float *)cls, (const float *)registers, (const float *)mask_token, (const float *)pos, mask,
-                 x->cols, patches->rows / images, registers_count);
+                 (int)x->cols, (int)(patches->rows / images), (int)registers_count);
 }
 
 extern "C" void dinov_cuda_embed(dinov_stream *s, dinov_mat *x, const dinov_mat *patches, const void *cls, const void *registers,

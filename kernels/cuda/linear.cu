@@ -35,7 +35,7 @@ struct alignas(8) pair {
 /* Row stride of sums [rows, 64]: eight rows apart by eight banks. */
 enum { SUMS = 64, SUMS_LD = SUMS + 8 };
 
-DINOV_DEVICE void put(float *to, const float v[4]) { *(quad *)to = quad{{v[0], v[1], v[2], v[3]}}; }
+DINOV_DEVICE void                       put(float *to, const float v[4]) { *(quad *)to = quad{{v[0], v[1], v[2], v[3]}}; }
 template <typename T> DINOV_DEVICE void put(T *to, const float v[8])
 {
     *(vec16 *)to = vec16{{pack2<T>(v[0], v[1]), pack2<T>(v[2], v[3]), pack2<T>(v[4], v[5]), pack2<T>(v[6], v[7])}};
@@ -226,8 +226,10 @@ template <typename T, int ROWS> DINOV_KERNEL(ROWS) product_mma(product p)
                 *(pair *)(out + (i * 16 + half * 8 + lane / 4) * SUMS_LD + j * 8 + lane % 4 * 2) =
                     pair{{sums[i][j][2 * half], sums[i][j][2 * half + 1]}};
     warp_barrier();
-    if (p.residual) finish<float>(p, out, 64, row0 + down, column0 + right);
-    else finish<T>(p, out, 64, row0 + down, column0 + right);
+    if (p.residual)
+        finish<float>(p, out, 64, row0 + down, column0 + right);
+    else
+        finish<T>(p, out, 64, row0 + down, column0 + right);
 }
 
 /* ---- Float ----

@@ -8,7 +8,7 @@
 #include "kernels/cuda/cuda.cuh"
 
 enum {
-    ROWS    = 8, /* a block, a warp each */
+    ROWS    = 8,  /* a block, a warp each */
     COLUMNS = 64, /* a block of the mean */
 };
 
@@ -113,8 +113,8 @@ DINOV_DEVICE void norm_row(T *y, const float *x, const float *weight, const floa
 
 template <typename T, int HELD>
 DINOV_KERNEL(ROWS *WARP)
-layernorm(T *y, int64_t y_ld, const float *x, int64_t x_ld, const float *weight, const float *bias, int64_t rows,
-                   int64_t cols, float eps)
+layernorm(T *y, int64_t y_ld, const float *x, int64_t x_ld, const float *weight, const float *bias, int64_t rows, int64_t cols,
+          float eps)
 {
     int64_t row = (int64_t)blockIdx.x * ROWS + threadIdx.x / WARP;
     if (row < rows) norm_row<T, HELD>(y + row * y_ld, x + row * x_ld, weight, bias, cols, eps, (int)threadIdx.x % WARP);
@@ -124,7 +124,7 @@ layernorm(T *y, int64_t y_ld, const float *x, int64_t x_ld, const float *weight,
 template <int HELD>
 DINOV_KERNEL(ROWS *WARP)
 feature_rows(float *out, const float *x, int64_t x_ld, const float *weight, const float *bias, int64_t rows, int64_t tokens,
-                  int64_t first, int64_t count, int64_t cols, float eps)
+             int64_t first, int64_t count, int64_t cols, float eps)
 {
     int64_t row = (int64_t)blockIdx.x * ROWS + threadIdx.x / WARP;
     if (row >= rows) return;
@@ -136,19 +136,20 @@ feature_rows(float *out, const float *x, int64_t x_ld, const float *weight, cons
 template <int HELD>
 DINOV_KERNEL(ROWS *WARP)
 mean_statistics(statistics *out, const float *x, int64_t x_ld, int64_t rows, int64_t tokens, int64_t first, int64_t count,
-                     int64_t cols, float eps)
+                int64_t cols, float eps)
 {
     float   held[HELD][4];
     int64_t row = (int64_t)blockIdx.x * ROWS + threadIdx.x / WARP;
     if (row >= rows) return;
-    statistics s = row_statistics(x + (row / count * tokens + first + row % count) * x_ld, cols, eps, (int)threadIdx.x % WARP, held);
+    statistics s =
+        row_statistics(x + (row / count * tokens + first + row % count) * x_ld, cols, eps, (int)threadIdx.x % WARP, held);
     if (threadIdx.x % WARP == 0) out[row] = s;
 }
 
 /* A thread sums a column of a picture, row by row. */
 DINOV_KERNEL(COLUMNS)
 mean_columns(float *out, const float *x, int64_t x_ld, const statistics *stats, const float *weight, const float *bias,
-                  int64_t tokens, int64_t first, int64_t count, int64_t cols)
+             int64_t tokens, int64_t first, int64_t count, int64_t cols)
 {
     int64_t image = blockIdx.x, c = (int64_t)blockIdx.y * COLUMNS + threadIdx.x;
     if (c >= cols) return;
@@ -163,18 +164,21 @@ mean_columns(float *out, const float *x, int64_t x_ld, const statistics *stats, 
 }
 
 /* Runs `launch` with HELD as wide as rows of `cols` need. */
-#define BY_WIDTH(cols, launch)                   \
-    do {                                         \
-        if ((cols) <= 4 * 4 * WARP) launch(4);   \
-        else if ((cols) <= 8 * 4 * WARP) launch(8); \
-        else launch(16);                         \
+#define BY_WIDTH(cols, launch)                                                                                                     \
+    do {                                                                                                                           \
+        if ((cols) <= 4 * 4 * WARP)                                                                                                \
+            launch(4);                                                                                                             \
+        else if ((cols) <= 8 * 4 * WARP)                                                                                           \
+            launch(8);                                                                                                             \
+        else                                                                                                                       \
+            launch(16);                                                                                                            \
     } while (0)
 
 template <typename T>
 static void launch_layernorm(dinov_stream *s, dinov_mat *y, const dinov_mat *x, const void *weight, const void *bias, double eps)
 {
-#define LAUNCH(held)                                                                                                       \
-    DINOV_LAUNCH(s, "layernorm", (layernorm<T, held>), dim3(blocks_of(x->rows, ROWS)), ROWS * WARP, 0, (T *)y->data, y->ld, \
+#define LAUNCH(held)                                                                                                               \
+    DINOV_LAUNCH(s, "layernorm", (layernorm<T, held>), dim3(blocks_of(x->rows, ROWS)), ROWS *WARP, 0, (T *)y->data, y->ld,         \
                  (const float *)x->data, x->ld, (const float *)weight, (const float *)bias, x->rows, x->cols, (float)eps)
     BY_WIDTH(x->cols, LAUNCH);
 #undef LAUNCH
@@ -192,11 +196,11 @@ extern "C" void dinov_cuda_features(dinov_stream *s, float *out, const dinov_mat
     int64_t      rows = images * count, tokens = x->rows / images, cols = x->cols;
     statistics  *stats = (statistics *)s->scratch;
     const float *in = (const float *)x->data, *w = (const float *)weight, *b = (const float *)bias;
-#define ROWS_OUT(held)                                                                                                       \
-    DINOV_LAUNCH(s, "features", (feature_rows<held>), dim3(blocks_of(rows, ROWS)), ROWS * WARP, 0, out, in, x->ld, w, b, rows, \
+#define ROWS_OUT(held)                                                                                                             \
+    DINOV_LAUNCH(s, "features", (feature_rows<held>), dim3(blocks_of(rows, ROWS)), ROWS *WARP, 0, out, in, x->ld, w, b, rows,      \
                  tokens, first, count, cols, (float)eps)
-#define STATISTICS(held)                                                                                                       \
-    DINOV_LAUNCH(s, "features", (mean_statistics<held>), dim3(blocks_of(rows, ROWS)), ROWS * WARP, 0, stats, in, x->ld, rows, \
+#define STATISTICS(held)                                                                                                           \
+    DINOV_LAUNCH(s, "features", (mean_statistics<held>), dim3(blocks_of(rows, ROWS)), ROWS *WARP, 0, stats, in, x->ld, rows,       \
                  tokens, first, count, cols, (float)eps)
     if (!mean) {
         BY_WIDTH(cols, ROWS_OUT);

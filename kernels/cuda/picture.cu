@@ -25,7 +25,7 @@ first_pass(uint8_t *scratch, const uint8_t *block, const dinov_picture *pictures
     int64_t       wide = p.down_first ? p.columns : width, high = p.down_first ? height : p.rows;
     int64_t       x = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     if (x >= wide) return;
-    const uint8_t *rgb = block + p.rgb;
+    const uint8_t *rgb  = block + p.rgb;
     const int32_t *taps = (const int32_t *)(block + (p.down_first ? p.down : p.across));
     for (int64_t y = blockIdx.y; y < high; y += gridDim.y)
         for (int c = 0; c < 3; c++)
@@ -37,14 +37,14 @@ first_pass(uint8_t *scratch, const uint8_t *block, const dinov_picture *pictures
 /* Grid (pieces of a line, lines, pictures) of the input. */
 DINOV_KERNEL(THREADS)
 second_pass(float *pixels, const uint8_t *scratch, const uint8_t *block, const dinov_picture *pictures, int64_t width,
-                 int64_t height, const float *table, int64_t from)
+            int64_t height, const float *table, int64_t from)
 {
     dinov_picture p    = pictures[from + blockIdx.z];
     int64_t       wide = p.down_first ? p.columns : width;
-    int64_t       x = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    int64_t       x    = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     if (x >= width) return;
     const uint8_t *middle = scratch + p.middle;
-    const int32_t *taps = (const int32_t *)(block + (p.down_first ? p.across : p.down));
+    const int32_t *taps   = (const int32_t *)(block + (p.down_first ? p.across : p.down));
     for (int64_t y = blockIdx.y; y < height; y += gridDim.y)
         for (int c = 0; c < 3; c++) {
             int v = p.down_first ? resized(middle + 3 * y * wide + c, 3, taps, p.across_most, width, x)

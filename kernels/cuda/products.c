@@ -110,20 +110,25 @@ void dinov_products_prepare(dinov_products *p, int64_t n, int64_t k, dinov_activ
     pthread_mutex_unlock(&p->lock);
 }
 
-static bool aligned(const void *data, int64_t ld, size_t size)
-{
-    return (uintptr_t)data % 16 == 0 && (size_t)ld * size % 16 == 0;
-}
+static bool aligned(const void *data, int64_t ld, size_t size) { return (uintptr_t)data % 16 == 0 && (size_t)ld * size % 16 == 0; }
 
 /* A cudaError_t and a sentence for a status. */
 static void failed(dinov_stream *s, int status)
 {
     enum { OUT_OF_MEMORY = 2, LAUNCH_FAILURE = 719 };
     switch (status) {
-    case LT_ALLOC_FAILED: dinov_queue_failed(s->queue, OUT_OF_MEMORY, "a product by cuBLASLt"); break;
-    case LT_NOT_SUPPORTED: dinov_queue_failed(s->queue, LAUNCH_FAILURE, "a product that cuBLASLt promised and then refused"); break;
-    case LT_INVALID_VALUE: dinov_queue_failed(s->queue, LAUNCH_FAILURE, "a product that cuBLASLt finds invalid"); break;
-    default: dinov_queue_failed(s->queue, LAUNCH_FAILURE, "a product by cuBLASLt"); break;
+    case LT_ALLOC_FAILED:
+        dinov_queue_failed(s->queue, OUT_OF_MEMORY, "a product by cuBLASLt");
+        break;
+    case LT_NOT_SUPPORTED:
+        dinov_queue_failed(s->queue, LAUNCH_FAILURE, "a product that cuBLASLt promised and then refused");
+        break;
+    case LT_INVALID_VALUE:
+        dinov_queue_failed(s->queue, LAUNCH_FAILURE, "a product that cuBLASLt finds invalid");
+        break;
+    default:
+        dinov_queue_failed(s->queue, LAUNCH_FAILURE, "a product by cuBLASLt");
+        break;
     }
 }
 
@@ -191,9 +196,12 @@ const char *dinov_product_text(char *out, size_t size, const dinov_product_row *
     static const char *const acts[] = {"DINOV_ACT_NONE", "DINOV_ACT_GELU", "DINOV_ACT_SWIGLU"};
     const dinov_lt_config   *c      = &row->config;
     snprintf(out, size, "{%d, DINOV_%s, %" PRId64 ", %" PRId64 ", %s, %s, %s, {%d, %d, %d, %d, %d, %d, %d}},", row->sm,
-             row->real == DINOV_BF16 ? "BF16" : row->real == DINOV_F16 ? "F16" : "F32", row->n, row->k, acts[row->act],
-             row->residual ? "true" : "false", row->provider == DINOV_PRODUCT_OWN ? "DINOV_PRODUCT_OWN" : "DINOV_PRODUCT_CUBLASLT",
-             c->id, c->tile, c->stages, c->swizzle, c->custom, c->inner, c->cluster);
+             row->real == DINOV_BF16  ? "BF16"
+             : row->real == DINOV_F16 ? "F16"
+                                      : "F32",
+             row->n, row->k, acts[row->act], row->residual ? "true" : "false",
+             row->provider == DINOV_PRODUCT_OWN ? "DINOV_PRODUCT_OWN" : "DINOV_PRODUCT_CUBLASLT", c->id, c->tile, c->stages,
+             c->swizzle, c->custom, c->inner, c->cluster);
     return out;
 }
 

@@ -34,8 +34,8 @@ void REF(patchify)(dinov_stream *s, dinov_mat *rows, const float *pixels, int64_
     dinov_pool_run(s->pool, rows->rows, patch_row, &job);
 }
 
-void REF(resample)(dinov_stream *s, dinov_mat *y, const dinov_mat *x, const double *rows, const double *cols, int64_t h,
-                   int64_t w, int64_t gh, int64_t gw)
+void REF(resample)(dinov_stream *s, dinov_mat *y, const dinov_mat *x, const double *rows, const double *cols, int64_t h, int64_t w,
+                   int64_t gh, int64_t gw)
 {
     (void)s;
     DINOV_ASSERT(y->rows == h * w && x->rows == gh * gw && y->cols == x->cols);

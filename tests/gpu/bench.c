@@ -32,7 +32,8 @@ static const struct spec {
     {"S", {.patch = 14, .dim = 384, .depth = 12, .heads = 6, .ffn = DINOV_FFN_MLP, .hidden = 1536, .grid_h = 37, .grid_w = 37}},
     {"B", {.patch = 14, .dim = 768, .depth = 12, .heads = 12, .ffn = DINOV_FFN_MLP, .hidden = 3072, .grid_h = 37, .grid_w = 37}},
     {"L", {.patch = 14, .dim = 1024, .depth = 24, .heads = 16, .ffn = DINOV_FFN_MLP, .hidden = 4096, .grid_h = 37, .grid_w = 37}},
-    {"g", {.patch = 14, .dim = 1536, .depth = 40, .heads = 24, .ffn = DINOV_FFN_SWIGLU, .hidden = 4096, .grid_h = 37, .grid_w = 37}},
+    {"g",
+     {.patch = 14, .dim = 1536, .depth = 40, .heads = 24, .ffn = DINOV_FFN_SWIGLU, .hidden = 4096, .grid_h = 37, .grid_w = 37}},
 };
 
 static int failures;
@@ -75,10 +76,10 @@ static double now(void)
 /* ---- A device at hand ---- */
 
 struct bench {
-    dinov_device *device;
-    dinov_queue  *queue;
+    dinov_device    *device;
+    dinov_queue     *queue;
     const dinov_ops *ops;
-    dinov_stream  stream;
+    dinov_stream     stream;
 };
 
 static struct bench open_device(dinov_dtype real)
@@ -123,8 +124,10 @@ static double seconds_of(struct bench *b, void (*issue)(void *arg), void *arg)
         dinov_queue_end(b->queue);
         must(dinov_queue_sync(b->queue, &err), &err);
         double each = (dinov_queue_busy(b->queue) - before) / replays;
-        if (i >= 0) times[i] = each;
-        else replays = each > 0.02 ? 1 : each > 0 ? (int)(0.02 / each) + 1 : 100;
+        if (i >= 0)
+            times[i] = each;
+        else
+            replays = each > 0.02 ? 1 : each > 0 ? (int)(0.02 / each) + 1 : 100;
     }
     dinov_graph_free(&graph);
     qsort(times, TIMES, sizeof times[0], by_size);
@@ -170,8 +173,8 @@ struct features {
 
 static struct features run_engine(dinov_engine *e, int64_t images, int64_t side)
 {
-    const dinov_model *m      = dinov_engine_model(e);
-    int64_t            N      = side / m->patch * (side / m->patch), image = 3 * side * side;
+    const dinov_model *m = dinov_engine_model(e);
+    int64_t            N = side / m->patch * (side / m->patch), image = 3 * side * side;
     float             *pixels = room(malloc((size_t)(images * image) * sizeof *pixels));
     struct features    out    = {room(malloc((size_t)(images * m->dim) * sizeof(float))),
                                  room(malloc((size_t)(images * N * m->dim) * sizeof(float)))};
@@ -214,7 +217,7 @@ static void parity(const char *name)
     static const struct {
         dinov_dtype real;
         double      distance, cosine; /* of the worst token */
-    } types[] = {{DINOV_F32, 1e-5, 0.99999999}, {DINOV_BF16, 1, 0.999}, {DINOV_F16, 1, 0.9999}};
+    } types[]            = {{DINOV_F32, 1e-5, 0.99999999}, {DINOV_BF16, 1, 0.999}, {DINOV_F16, 1, 0.9999}};
     dinov_model    model = model_of(name);
     int64_t        side = is_tiny(name) ? 28 : 224, N = side / 14 * (side / 14), D = model.dim, many = is_tiny(name) ? 3 : 37;
     dinov_weights *weights;
@@ -226,7 +229,7 @@ static void parity(const char *name)
     dinov_engine_close(&cpu);
     for (size_t t = 0; t < sizeof types / sizeof types[0]; t++) {
         double          begun = now(), distance = 0, cosine = 1;
-        dinov_engine   *e     = open_engine(weights, "cuda", types[t].real);
+        dinov_engine   *e      = open_engine(weights, "cuda", types[t].real);
         double          opened = now() - begun;
         struct features two = run_engine(e, 2, side), again = run_engine(e, 2, side), more = run_engine(e, many, side);
         compare(two.cls, want.cls, 2, D, &distance, &cosine);
@@ -238,7 +241,8 @@ static void parity(const char *name)
                       !memcmp(more.patch + i * N * D, two.patch + i % 2 * N * D, (size_t)(N * D) * 4);
         bool good = distance <= types[t].distance && cosine >= types[t].cosine && repeats && batches;
         failures += !good;
-        printf("parity %-4s %-4s  worst token: distance %.1e, 1 - cosine %.1e; run to run %s, batch 2 and %lld %s; opened in %.1f s  %s\n",
+        printf("parity %-4s %-4s  worst token: distance %.1e, 1 - cosine %.1e; run to run %s, batch 2 and %lld %s; opened in %.1f "
+               "s  %s\n",
                name, dinov_dtype_name(types[t].real), distance, 1 - cosine, repeats ? "same bits" : "DIFFERS", (long long)many,
                batches ? "same bits" : "DIFFER", opened, good ? "ok" : "FAILED");
         fflush(stdout);
@@ -290,10 +294,10 @@ static void forward_at(struct bench *b, struct passing *p, const char *name, int
     const dinov_model *m = &p->vit.config;
     dinov_error        err;
     p->images = images, p->h = side / 14;
-    p->pixels = room(dinov_device_alloc(b->device, (size_t)(images * 3 * side * side) * sizeof(float)));
-    p->pos    = room(dinov_device_alloc(b->device, (size_t)((1 + p->h * p->h) * m->dim) * sizeof(float)));
-    p->cls    = room(dinov_device_alloc(b->device, (size_t)(images * m->dim) * sizeof(float)));
-    p->memory = room(dinov_device_alloc(b->device, dinov_vit_memory(&p->vit, images, p->h, p->h, 1)));
+    p->pixels  = room(dinov_device_alloc(b->device, (size_t)(images * 3 * side * side) * sizeof(float)));
+    p->pos     = room(dinov_device_alloc(b->device, (size_t)((1 + p->h * p->h) * m->dim) * sizeof(float)));
+    p->cls     = room(dinov_device_alloc(b->device, (size_t)(images * m->dim) * sizeof(float)));
+    p->memory  = room(dinov_device_alloc(b->device, dinov_vit_memory(&p->vit, images, p->h, p->h, 1)));
     float *one = room(malloc((size_t)(3 * side * side) * sizeof *one));
     dinov_golden_input(one, 3, side, side, 1);
     for (int64_t i = 0; i < images; i++)
@@ -301,8 +305,8 @@ static void forward_at(struct bench *b, struct passing *p, const char *name, int
     free(one);
     must(dinov_vit_pos(&p->vit, b->queue, p->pos, p->h, p->h, &err), &err);
     double s = seconds_of(b, pass, p), rate = (double)images / s;
-    printf("forward %-4s %lld  batch %-4lld %8.2f ms  %9.1f img/s  %6.1f TFLOP/s\n", name, (long long)side, (long long)images, 1e3 * s,
-           rate, rate * flops_of(m, side) * 1e-12);
+    printf("forward %-4s %lld  batch %-4lld %8.2f ms  %9.1f img/s  %6.1f TFLOP/s\n", name, (long long)side, (long long)images,
+           1e3 * s, rate, rate * flops_of(m, side) * 1e-12);
     fflush(stdout);
     dinov_device_free(b->device, p->pixels), dinov_device_free(b->device, p->pos);
     dinov_device_free(b->device, p->cls), dinov_device_free(b->device, p->memory);
@@ -393,22 +397,25 @@ enum { PIECE = 1 << 20 };
 
 static void fill(struct bench *b, void *to, size_t size, const void *piece)
 {
-    for (size_t at = 0; at < size; at += PIECE) dinov_queue_send(b->queue, (char *)to + at, piece, size - at < PIECE ? size - at : PIECE);
+    for (size_t at = 0; at < size; at += PIECE)
+        dinov_queue_send(b->queue, (char *)to + at, piece, size - at < PIECE ? size - at : PIECE);
 }
 
 /* Matrices large enough for any step of the model over `rows` tokens, with numbers of a usual size in them. */
 static struct step new_step(struct bench *b, const dinov_model *m, int64_t rows, int64_t images)
 {
-    int64_t widest = 2 * m->hidden > 3 * m->dim ? 2 * m->hidden : 3 * m->dim, ld = dinov_cuda_stride(m->dim);
-    size_t  size   = (size_t)(rows * dinov_cuda_stride(widest)) * 4;
-    struct step s  = {.b = b, .images = images, .heads = m->heads};
-    float  *values = room(malloc(PIECE));
-    s.x    = (dinov_mat){room(dinov_device_alloc(b->device, size)), rows, m->dim, ld};
-    s.y    = (dinov_mat){room(dinov_device_alloc(b->device, size)), rows, m->dim, ld};
-    s.wide = (dinov_mat){room(dinov_device_alloc(b->device, (size_t)(rows * ld) * 4)), rows, m->dim, ld};
-    s.weight = room(dinov_device_alloc(b->device, (size_t)m->dim * 4)), s.bias = room(dinov_device_alloc(b->device, (size_t)m->dim * 4));
-    b->stream.scratch = room(dinov_device_alloc(b->device, b->ops->linear_scratch(rows, 2 * m->hidden, DINOV_ACT_SWIGLU) + 4096));
-    for (int i = 0; i < PIECE / 2; i++) ((uint16_t *)(void *)values)[i] = dinov_bf16_of((float)((uint32_t)i * 2654435761u >> 8 & 2047) / 1024.0f - 1.0f);
+    int64_t     widest = 2 * m->hidden > 3 * m->dim ? 2 * m->hidden : 3 * m->dim, ld = dinov_cuda_stride(m->dim);
+    size_t      size   = (size_t)(rows * dinov_cuda_stride(widest)) * 4;
+    struct step s      = {.b = b, .images = images, .heads = m->heads};
+    float      *values = room(malloc(PIECE));
+    s.x                = (dinov_mat){room(dinov_device_alloc(b->device, size)), rows, m->dim, ld};
+    s.y                = (dinov_mat){room(dinov_device_alloc(b->device, size)), rows, m->dim, ld};
+    s.wide             = (dinov_mat){room(dinov_device_alloc(b->device, (size_t)(rows * ld) * 4)), rows, m->dim, ld};
+    s.weight           = room(dinov_device_alloc(b->device, (size_t)m->dim * 4)),
+    s.bias             = room(dinov_device_alloc(b->device, (size_t)m->dim * 4));
+    b->stream.scratch  = room(dinov_device_alloc(b->device, b->ops->linear_scratch(rows, 2 * m->hidden, DINOV_ACT_SWIGLU) + 4096));
+    for (int i = 0; i < PIECE / 2; i++)
+        ((uint16_t *)(void *)values)[i] = dinov_bf16_of((float)((uint32_t)i * 2654435761u >> 8 & 2047) / 1024.0f - 1.0f);
     fill(b, s.x.data, size, values);
     for (int i = 0; i < PIECE / 4; i++) values[i] = (float)(i % 1999) / 1000.0f - 1.0f;
     fill(b, s.wide.data, (size_t)(rows * ld) * 4, values);
@@ -454,7 +461,7 @@ static void layer_shape(const dinov_model *m, size_t i, int64_t *n, int64_t *k, 
 static void ops_at(struct bench *b, const char *name, const dinov_model *m, int64_t tokens, int64_t images)
 {
     int64_t     M = tokens * images, C = m->dim;
-    struct step s = new_step(b, m, M, images);
+    struct step s     = new_step(b, m, M, images);
     double      total = 0, real = (double)b->ops->real_size;
 
     printf("ops %s, %lld tokens, %lld pictures, %s; one block\n", name, (long long)tokens, (long long)images, b->ops->name);
@@ -470,7 +477,8 @@ static void ops_at(struct bench *b, const char *name, const dinov_model *m, int6
         s.w        = pack(b, n, k, act);
         s.residual = layers[i].residual;
         double out = (double)(act == DINOV_ACT_SWIGLU ? n / 2 : n) * (s.residual ? 8 : real);
-        total += show(&s, layers[i].what, 2.0 * (double)M * (double)n * (double)k, (double)M * ((double)k * real + out) + (double)(n * k) * real);
+        total += show(&s, layers[i].what, 2.0 * (double)M * (double)n * (double)k,
+                      (double)M * ((double)k * real + out) + (double)(n * k) * real);
         unpack(b, &s.w);
     }
     printf("  block      %9.1f us, %.1f TFLOP/s\n", 1e6 * total, 1e-12 * (double)M * token_flops(m, (double)tokens) / total);
@@ -485,7 +493,8 @@ static void measure_peaks(struct bench *b, bool tiny)
     s.run         = step_linear;
     peak_flops    = 2.0 * (double)s.x.rows * (double)(m.dim * m.dim) / seconds_of(b, issue_step, &s);
     peak_bytes    = copy_rate(b, tiny ? 1 << 16 : (size_t)1 << 30);
-    printf("peaks: product of %lld^3 %.1f TFLOP/s, copy %.0f GB/s read and written\n", (long long)m.dim, 1e-12 * peak_flops, 1e-9 * peak_bytes);
+    printf("peaks: product of %lld^3 %.1f TFLOP/s, copy %.0f GB/s read and written\n", (long long)m.dim, 1e-12 * peak_flops,
+           1e-9 * peak_bytes);
     unpack(b, &s.w);
     free_step(&s);
 }
@@ -521,11 +530,12 @@ static void tune(const char *name)
     struct step s = new_step(&b, &m, 257 * 128, 128);
     s.run         = step_linear;
     for (size_t i = 0; i < sizeof layers / sizeof layers[0]; i++) {
-        dinov_product_row row = {.sm = atoi(b.ops->name + strlen("cuda-sm")), .real = DINOV_BF16, .residual = layers[i].residual}, rows[DINOV_LT_CANDIDATES + 1];
-        char              text[512];
+        dinov_product_row row = {.sm = atoi(b.ops->name + strlen("cuda-sm")), .real = DINOV_BF16, .residual = layers[i].residual},
+                          rows[DINOV_LT_CANDIDATES + 1];
+        char text[512];
         layer_shape(&m, i, &row.n, &row.k, &row.act);
-        s.w        = pack(&b, row.n, row.k, row.act);
-        s.residual = row.residual;
+        s.w          = pack(&b, row.n, row.k, row.act);
+        s.residual   = row.residual;
         int    count = dinov_products_candidates(p, &row, rows), best = -1;
         double least = 0;
         for (int c = 0; c < count; c++) {
@@ -534,7 +544,9 @@ static void tune(const char *name)
             printf("tune %-4s %-5s %9.1f us  %s\n", name, layers[i].what, 1e6 * t, dinov_product_text(text, sizeof text, &rows[c]));
             if (best < 0 || t < least) best = c, least = t;
         }
-        if (best >= 0) printf("best %-4s %-5s %9.1f us  %s\n", name, layers[i].what, 1e6 * least, dinov_product_text(text, sizeof text, &rows[best]));
+        if (best >= 0)
+            printf("best %-4s %-5s %9.1f us  %s\n", name, layers[i].what, 1e6 * least,
+                   dinov_product_text(text, sizeof text, &rows[best]));
         fflush(stdout);
         unpack(&b, &s.w);
     }
@@ -549,9 +561,12 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*run)(const char *model);
-    } verbs[] = {{"parity", parity}, {"forward", forward}, {"ops", ops},
+    } verbs[] = {
+        {"parity", parity},
+        {"forward", forward},
+        {"ops", ops},
 #ifndef DINOV_SHIM
-                 {"tune", tune},
+        {"tune", tune},
 #endif
     };
     if (argc == 2 && strcmp(argv[1], "facts") == 0) return facts(), 0;
