@@ -3,9 +3,12 @@
 window of pictures behind another; stopping and failing leave nothing.   usage: device.py INFER_SHIM DEMO_MODEL"""
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 try:
@@ -119,6 +122,33 @@ class Device(unittest.TestCase):
         out, said = self.run_infer("--device", "cuda", "--max-bad", "0", self.photos, code=4)
         self.assertEqual(len(self.load(out, "cls.npy")), 23)
         self.assertIn("RUN-MAX-BAD", said)
+
+    def test_a_signal_stops_every_stage_and_nothing_is_kept(self):
+        names = os.path.join(self.folder.name, "names.txt")
+        with open(names, "w", encoding="utf-8") as file:
+            file.writelines(os.path.join(self.photos, "%02d.png\n" % (i % 23)) for i in range(4000))
+        for number, want in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+            for delay in (0.0, 0.3):
+                out = os.path.join(self.folder.name, "stopped-%d-%g" % (number, delay))
+                words = [INFER, "-m", self.model, "-o", out, "--preset", "square:28", "--device", "cuda", "-b", "2", "--filelist", names]
+                process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+                while not os.path.exists(out) and process.poll() is None:
+                    time.sleep(0.01)
+                time.sleep(delay)
+                process.send_signal(number)
+                _, said = process.communicate(timeout=120)
+                self.assertEqual(process.returncode, want, said)
+                self.assertIn("RUN-STOPPED", said)
+                self.assertFalse(os.path.exists(out))
+
+    def test_a_full_disk_is_3_and_nothing_is_kept(self):
+        out = os.path.join(self.folder.name, "full")
+        words = [INFER, "-m", self.model, "-o", out, "--preset", "square:28", "--device", "cuda", "--features", "patch", self.photos]
+        result = subprocess.run(words, capture_output=True, text=True,
+                                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)))
+        self.assertEqual(result.returncode, 3, result.stderr)
+        self.assertIn("IO-WRITE", result.stderr)
+        self.assertFalse(os.path.exists(out))
 
     def test_wrong_words_are_64(self):
         for words in (["--device", "gpu"], ["--device", "cuda:0,0"], ["--compute", "bf16"], ["--device", "cuda", "--compute", "fp8"],
