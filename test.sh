@@ -55,7 +55,7 @@ else
             cp tests/requirements-cuda.txt "$nvidia/installed"
         }
         options="-DCMAKE_CUDA_ARCHITECTURES=90-real -DDINOV_NVIDIA=$nvidia/nvidia"
-        targets="dinov-infer dinov-convert dinov-demo-model gpu_bench gpu_kernels kernels_plans fake_driver"
+        targets="dinov-infer dinov-convert dinov-demo-model gpu_bench gpu_kernels kernels_plans fake_driver unit_device"
         run cuda -L cuda
     else
         say "cuda" && echo "skipped: no nvcc; kernels/cuda was tested on the host shim"
