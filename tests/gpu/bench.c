@@ -13,6 +13,7 @@
 #include "base/alloc.h"
 #include "base/dtype.h"
 #include "infer/engine.h"
+#include "kernels/cuda/cudnn.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/products.h"
 #include "model/seeded.h"
@@ -517,18 +518,47 @@ static void ops(const char *name)
 
 #ifndef DINOV_SHIM
 
+/* Attention by our kernel and by cuDNN: times, how far apart, and whether cuDNN's bits depend on the batch. */
+static void tune_attention(struct bench *b, const char *name, const dinov_model *m, int64_t tokens, int64_t images)
+{
+    int64_t     C = m->dim, rows = tokens * images, ld = dinov_cuda_stride(C);
+    struct step s    = new_step(b, m, rows, images);
+    size_t      size = (size_t)(rows * ld) * 2, one = (size_t)(tokens * ld) * 2;
+    uint16_t   *out[3];
+    double      seconds[2], difference = 0, norm = 0;
+    dinov_error err;
+
+    s.run = step_attention;
+    for (int who = 0; who < 3; who++) { /* ours; cuDNN; cuDNN on the first picture alone */
+        out[who] = room(dinov_pinned_alloc(b->device, size));
+        dinov_cudnn_from(dinov_queue_cudnn(b->queue), who ? 1 : INT64_MAX);
+        if (who == 2) s.images = 1, s.x.rows = s.wide.rows = tokens;
+        if (who < 2)
+            seconds[who] = seconds_of(b, issue_step, &s);
+        else
+            issue_step(&s);
+        dinov_queue_download(b->queue, out[who], s.y.data, size);
+        must(dinov_queue_sync(b->queue, &err), &err);
+    }
+    dinov_cudnn_from(dinov_queue_cudnn(b->queue), INT64_MAX);
+    for (int64_t i = 0; i < rows * ld; i++) {
+        double x = (double)dinov_le_bf16((const uint8_t *)&out[0][i]), y = (double)dinov_le_bf16((const uint8_t *)&out[1][i]);
+        difference += (x - y) * (x - y), norm += x * x;
+    }
+    printf("tune %-4s attention of %lld tokens, %lld pictures: ours %.1f us, %s %.1f us, apart by %.1e; one picture alone: %s\n",
+           name, (long long)tokens, (long long)images, 1e6 * seconds[0], dinov_cudnn_name(dinov_queue_cudnn(b->queue)),
+           1e6 * seconds[1], sqrt(difference / norm), memcmp(out[1], out[2], one) ? "OTHER bits" : "same bits");
+    for (int who = 0; who < 3; who++) dinov_pinned_free(b->device, out[who]);
+    free_step(&s);
+}
+
 static void tune(const char *name)
 {
     dinov_model            m = model_of(name);
     struct bench           b = open_device(DINOV_BF16);
     struct dinov_products *p = dinov_queue_products(b.queue);
-    if (!p) {
-        printf("tune: nothing but our own kernel computes products here\n");
-        close_device(&b);
-        return;
-    }
-    struct step s = new_step(&b, &m, 257 * 128, 128);
-    s.run         = step_linear;
+    struct step            s = new_step(&b, &m, 257 * 128, 128);
+    s.run                    = step_linear;
     for (size_t i = 0; i < sizeof layers / sizeof layers[0]; i++) {
         dinov_product_row row = {.sm = atoi(b.ops->name + strlen("cuda-sm")), .real = DINOV_BF16, .residual = layers[i].residual},
                           rows[DINOV_LT_CANDIDATES + 1];
@@ -551,6 +581,8 @@ static void tune(const char *name)
         unpack(&b, &s.w);
     }
     free_step(&s);
+    tune_attention(&b, name, &m, 257, 128);
+    tune_attention(&b, name, &m, 1370, 24);
     close_device(&b);
 }
 
