@@ -259,15 +259,16 @@ static void report(const struct watch *w, const dinov_extract_report *r)
                         r->total, bad);
 }
 
-/* Work on a GPU runs beside decoding: says which of the two there was too little of. */
+/* Work on a GPU runs beside decoding and writing: says which of them the others waited for. */
 static void report_busy(const struct watch *w)
 {
     const dinov_extract_progress *p = &w->progress;
-    double                        gpu = 100 * p->model / p->seconds, cores = 100 * p->decode / p->seconds;
+    const char                   *pace = "the GPU sets the pace";
     if (quiet || p->seconds <= 0 || !device || strcmp(device, "cpu") == 0) return;
+    if (p->decode > p->model) pace = "decoding sets the pace; more cores (-t) or smaller pictures would help";
+    if (p->write > p->decode && p->write > p->model) pace = "writing sets the pace; a faster disk or --store f16 would help";
     dinov_tool_note(w->tool, "%.1f img/s: GPU %.0f%% busy, decoding threads %.0f%%, writing %.0f%%: %s", (double)p->done / p->seconds,
-                    gpu, cores, 100 * p->write / p->seconds,
-                    gpu >= cores ? "the GPU sets the pace" : "decoding sets the pace; more cores (-t) or smaller pictures would help");
+                    100 * p->model / p->seconds, 100 * p->decode / p->seconds, 100 * p->write / p->seconds, pace);
 }
 
 static int run(const dinov_tool *tool, int argc, char **argv)

@@ -53,7 +53,7 @@ set_tests_properties(unit_remote PROPERTIES LABELS "quick;threads")
 
 dinov_test_program(infer_shim ${PROJECT_SOURCE_DIR}/cli/dinov_infer.c dinov_cli dinov_cli_model)
 dinov_shimmed(infer_shim)
-dinov_python(infer_device quick cli/device.py $<TARGET_FILE:infer_shim> $<TARGET_FILE:dinov-demo-model>)
+dinov_python(infer_device "quick;threads" cli/device.py $<TARGET_FILE:infer_shim> $<TARGET_FILE:dinov-demo-model>)
 
 # What tests/gpu/run asks of a device: of the shim, so that it works when it is needed.
 dinov_test_program(gpu_bench_shim gpu/bench.c dinov_infer)
