@@ -62,7 +62,7 @@ typedef struct dinov_picture {
 } dinov_picture;
 
 typedef struct dinov_ops {
-    const char *name; /* "ref", "avx2", "avx512", "cuda-bf16-sm90": recorded in outputs */
+    const char *name; /* "ref", "avx2", "avx512", "cuda-sm90-bf16-...": recorded in outputs */
     size_t      real_size, wide_size;
     bool        folds_scale; /* whoever packs weights multiplies them by LayerScale; linear then takes no scale */
 

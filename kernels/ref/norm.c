@@ -11,18 +11,24 @@ struct norm_job {
     double           eps;
 };
 
+/* Of a row: 1 / sqrt(variance + eps), and its mean. */
+static real statistics(const real *x, int64_t n, double eps, real *mean)
+{
+    real variance = 0;
+    *mean         = total(x, n) / (real)n;
+    for (int64_t i = 0; i < n; i++) variance += (x[i] - *mean) * (x[i] - *mean);
+    return 1 / (real)sqrt(variance / (real)n + (real)eps);
+}
+
 static void norm_row(void *arg, int64_t row, int worker)
 {
     const struct norm_job *job = arg;
     const real            *x   = (const real *)job->x->data + row * job->x->ld;
     real                  *y   = (real *)job->y->data + row * job->y->ld;
     int64_t                n   = job->x->cols;
-    real                   mean = total(x, n) / (real)n, variance = 0;
+    real                   mean, scale = statistics(x, n, job->eps, &mean);
 
     (void)worker;
-    for (int64_t i = 0; i < n; i++) variance += (x[i] - mean) * (x[i] - mean);
-    variance /= (real)n;
-    real scale = 1 / (real)sqrt(variance + (real)job->eps);
     for (int64_t i = 0; i < n; i++) y[i] = (x[i] - mean) * scale * job->weight[i] + job->bias[i];
 }
 
@@ -52,9 +58,7 @@ static void features_block(void *arg, int64_t block, int worker)
     (void)worker;
     for (int64_t r = job->mean ? 0 : at; r < (job->mean ? job->count : at + 1); r++) {
         const real *x    = row_of(job->x, image * job->tokens + job->first + r);
-        real        mean = total(x, C) / (real)C, variance = 0;
-        for (int64_t i = 0; i < C; i++) variance += (x[i] - mean) * (x[i] - mean);
-        real scale = 1 / (real)sqrt(variance / (real)C + (real)job->eps);
+        real        mean, scale = statistics(x, C, job->eps, &mean);
         for (int64_t i = job->mean ? at : 0; i < (job->mean ? at + 1 : C); i++) {
             float v = (float)(job->weight ? (x[i] - mean) * scale * job->weight[i] + job->bias[i] : x[i]);
             if (job->mean) sum += (double)v;

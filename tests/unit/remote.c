@@ -307,6 +307,14 @@ static void options_that_make_no_sense(void **state)
         assert_string_equal(err.code, cases[i].code);
         assert_null(e);
     }
+    shim_unlike = true;
+    dinov_engine        *e;
+    dinov_error          err;
+    dinov_engine_options two = {.device = "cuda:0,1"};
+    assert_int_equal(dinov_engine_open_weights(&e, weights, &two, &err), DINOV_ERR_CONFIG);
+    shim_unlike = false;
+    assert_non_null(strstr(err.msg, "GPUs of one kind"));
+    assert_null(e);
     dinov_seeded_free(&weights);
 }
 

@@ -25,6 +25,9 @@ extern int64_t shim_shared_limit;
  * wrong. */
 extern bool shim_late;
 
+/* Whether device 1 is of another kind than device 0. At start false. */
+extern bool shim_unlike;
+
 /* Whether linear layers come from a library that knows no activations, which the shim stands in for. At start false. */
 extern bool shim_products;
 

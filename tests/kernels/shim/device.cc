@@ -125,6 +125,8 @@ void  dinov_pinned_free(dinov_device *device, void *p) { memory_free(device, p, 
 
 /* ---- the device ---- */
 
+bool shim_unlike;
+
 dinov_status dinov_device_open(dinov_device **out, int index, dinov_dtype real, dinov_error *err)
 {
     if (index < 0 || index > 1)
@@ -132,7 +134,8 @@ dinov_status dinov_device_open(dinov_device **out, int index, dinov_dtype real, 
     DINOV_ASSERT(real == DINOV_F32 || real == DINOV_BF16 || real == DINOV_F16);
     dinov_device *device = new dinov_device();
     device->real         = real;
-    dinov_cuda_table(&device->ops, real, real == DINOV_F32 ? "shim-f32" : real == DINOV_BF16 ? "shim-bf16" : "shim-f16");
+    const char *name     = real == DINOV_F32 ? "shim-f32" : real == DINOV_BF16 ? "shim-bf16" : "shim-f16";
+    dinov_cuda_table(&device->ops, real, index == 1 && shim_unlike ? "shim-unlike" : name);
     *out = device;
     return DINOV_OK;
 }
