@@ -138,8 +138,9 @@ dinov_status dinov_remote_open(dinov_remote **out, const dinov_weights *weights,
     for (int i = 0; i < count; i++) {
         const char *first = dinov_remote_isa(r), *here = dinov_device_ops(r->gpus[i].device)->name;
         if (strcmp(first, here)) { /* whose bits a picture gets would be chance */
-            status = dinov_fail(err, DINOV_ERR_CONFIG, "OPT-DEVICE", "device: expected GPUs of one kind, found %s (%s) beside %s (%s)",
-                                dinov_device_name(r->gpus[i].device), here, dinov_device_name(r->gpus[0].device), first);
+            status =
+                dinov_fail(err, DINOV_ERR_CONFIG, "OPT-DEVICE", "device: expected GPUs of one kind, found %s (%s) beside %s (%s)",
+                           dinov_device_name(r->gpus[i].device), here, dinov_device_name(r->gpus[0].device), first);
             goto fail;
         }
         size_t used = strlen(r->names);
