@@ -18,7 +18,7 @@
 enum { SHOWN_BAD = 20, EXIT_INT = 130 /* as shells have it */ };
 
 static const char *model_path, *output, *list_path, *preset_text, *listing, *isa, *device, *compute;
-static const char *features_text = "cls", *layers_text = "-1", *store_text = "f32", *max_bad_text = "1%";
+static const char *decode_text = "cpu", *features_text = "cls", *layers_text = "-1", *store_text = "f32", *max_bad_text = "1%";
 static int64_t     batch, threads, max_tokens = 32768;
 static dinov_engine_options where;
 static bool        no_norm, no_fence, dump_input, force, quiet, verbose, json;
@@ -36,6 +36,8 @@ static const dinov_opt options[] = {
     {'b', "batch", DINOV_OPT_INT, &batch, "N", "pictures run together (default 8, on a GPU what suits it); does not change results", 1, 4096, true},
     {'t', "threads", DINOV_OPT_INT, &threads, "N", "threads (default 0: all cores); does not change results", 0, 1024, true},
     DINOV_OPT_DEVICE(&device, &compute),
+    {0, "decode", DINOV_OPT_TEXT, &decode_text, "WHERE", "cpu, or nvjpeg: JPEGs on the GPU, to slightly other pixels (default cpu)",
+     .common = false},
     {0, "store", DINOV_OPT_TEXT, &store_text, "TYPE", "f32 or f16 (default f32)", .common = false},
     {0, "dump-input", DINOV_OPT_FLAG, &dump_input, NULL, "also write the pixels the model saw", .common = false},
     {0, "max-bad", DINOV_OPT_TEXT, &max_bad_text, "N|P%", "bad inputs allowed (default 1%); beyond it the exit code is 4",
@@ -87,6 +89,9 @@ static int parse_options(const dinov_tool *tool, int argc, dinov_extract_options
     o->f16 = strcmp(store_text, "f16") == 0;
     if (!o->f16 && strcmp(store_text, "f32") != 0)
         return dinov_tool_usage(tool, "--store: expected f32 or f16, found \"%s\"", store_text);
+    o->nvjpeg = strcmp(decode_text, "nvjpeg") == 0;
+    if (!o->nvjpeg && strcmp(decode_text, "cpu") != 0)
+        return dinov_tool_usage(tool, "--decode: expected cpu or nvjpeg, found \"%s\"", decode_text);
     if (json) return dinov_tool_usage(tool, "--json goes with --ls");
     if ((code = dinov_tool_engine_options(&where, tool, (int)threads, isa, device, compute))) return code;
     o->out        = output;
@@ -257,6 +262,8 @@ static void report(const struct watch *w, const dinov_extract_report *r)
     else
         dinov_tool_note(w->tool, "%s: %" PRId64 " rows of %" PRId64 " inputs, %" PRId64 " bad", output, r->count[DINOV_INPUT_OK],
                         r->total, bad);
+    if (strcmp(decode_text, "nvjpeg") == 0 && !r->already)
+        dinov_tool_note(w->tool, "nvJPEG decoded %" PRId64 " of them, the CPU the others", r->by_device);
 }
 
 /* Work on a GPU runs beside decoding and writing: says which of them the others waited for. */

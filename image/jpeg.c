@@ -9,10 +9,12 @@
  * in an odd order) pass.
  */
 #include "image/internal.h"
+#include "image/jpeg.h"
 
 #include "base/alloc.h"
 
 #include <setjmp.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -247,17 +249,59 @@ static dinov_status decode(struct decoder *d, dinov_image *out, size_t size)
     return DINOV_OK;
 }
 
+/* After the headers of a picture coded in one scan: whether its data goes on to the end marker with all restart markers. */
+static bool is_whole(const struct jpeg_decompress_struct *cinfo)
+{
+    unsigned       side_w = cinfo->num_components > 1 ? 8u * (unsigned)cinfo->max_h_samp_factor : 8;
+    unsigned       side_h = cinfo->num_components > 1 ? 8u * (unsigned)cinfo->max_v_samp_factor : 8;
+    uint64_t       units  = (uint64_t)((cinfo->image_width + side_w - 1) / side_w) * ((cinfo->image_height + side_h - 1) / side_h);
+    uint64_t       wanted = cinfo->restart_interval ? (units - 1) / cinfo->restart_interval : 0, restarts = 0;
+    const uint8_t *p = cinfo->src->next_input_byte, *end = p + cinfo->src->bytes_in_buffer;
+    while ((p = memchr(p, 0xff, (size_t)(end - p)))) {
+        while (p < end && *p == 0xff) p++;
+        if (p == end) return false;
+        if (*p == 0xd9) return restarts == wanted;
+        if (*p >= 0xd0 && *p <= 0xd7) {
+            if (*p != 0xd0 + restarts++ % 8) return false;
+        } else if (*p != 0) {
+            return false;
+        }
+    }
+    return false;
+}
+
+/* The contract of dinov_jpeg_plain, as a status. */
+static dinov_status look(struct decoder *d, dinov_image *out, size_t size)
+{
+    const struct jpeg_decompress_struct *cinfo = &d->cinfo;
+
+    DINOV_TRY(read_header(d, size));
+    const jpeg_component_info *c    = cinfo->comp_info;
+    bool                       grey = cinfo->num_components == 1 && cinfo->jpeg_color_space == JCS_GRAYSCALE;
+    bool colour = cinfo->num_components == 3 && cinfo->jpeg_color_space == JCS_YCbCr && c[0].h_samp_factor <= 2 &&
+                  c[0].v_samp_factor <= 2;
+    for (int i = 1; colour && i < 3; i++) colour = c[i].h_samp_factor == 1 && c[i].v_samp_factor == 1;
+    if (cinfo->progressive_mode || cinfo->data_precision != 8 || cinfo->comps_in_scan != cinfo->num_components ||
+        !(grey || colour) || !is_whole(cinfo))
+        return DINOV_ERR_UNSUPPORTED;
+    out->width       = cinfo->image_width;
+    out->height      = cinfo->image_height;
+    out->orientation = orientation(cinfo);
+    return DINOV_OK;
+}
+
 /* Apart from its caller, whose variables a longjmp could leave undefined. */
-static void run(struct decoder *d, dinov_image *out, size_t size)
+static void run(struct decoder *d, dinov_status (*step)(struct decoder *, dinov_image *, size_t), dinov_image *out, size_t size)
 {
     if (setjmp(d->stop) != 0) return;
     jpeg_create_decompress(&d->cinfo);
     d->cinfo.src      = &d->source;
     d->cinfo.progress = &d->progress;
-    d->status         = decode(d, out, size);
+    d->status         = step(d, out, size);
 }
 
-dinov_status dinov_jpeg_decode(dinov_image *out, const void *bytes, size_t size, const char *name, dinov_error *err)
+static dinov_status open_and(dinov_status (*step)(struct decoder *, dinov_image *, size_t), dinov_image *out, const void *bytes,
+                             size_t size, const char *name, dinov_error *err)
 {
     struct decoder d = {.name = name, .err = err};
 
@@ -272,7 +316,18 @@ dinov_status dinov_jpeg_decode(dinov_image *out, const void *bytes, size_t size,
                                                            .skip_input_data   = skip_input_data,
                                                            .resync_to_restart = jpeg_resync_to_restart,
                                                            .term_source       = term_source};
-    run(&d, out, size);
+    run(&d, step, out, size);
     jpeg_destroy_decompress(&d.cinfo);
     return d.status;
+}
+
+dinov_status dinov_jpeg_decode(dinov_image *out, const void *bytes, size_t size, const char *name, dinov_error *err)
+{
+    return open_and(decode, out, bytes, size, name, err);
+}
+
+bool dinov_jpeg_plain(dinov_image *out, const void *bytes, size_t size)
+{
+    *out = (dinov_image){.orientation = 1};
+    return size >= 2 && memcmp(bytes, "\xff\xd8", 2) == 0 && open_and(look, out, bytes, size, "", NULL) == DINOV_OK;
 }

@@ -291,14 +291,20 @@ dinov_status dinov_source_read(const dinov_source *source, int64_t index, void *
     return dinov_file_read(bytes, size, dinov_inputs_path(source->inputs, p->input + i), DINOV_SHARD_MEMBER, err);
 }
 
+dinov_status dinov_source_decode_bytes(const dinov_source *source, int64_t index, const void *bytes, size_t size, dinov_image *out,
+                                       dinov_error *err)
+{
+    char name[RAW_NAME];
+    raw_name(source, index, name);
+    return dinov_image_decode(out, bytes, size, name, err);
+}
+
 dinov_status dinov_source_decode(const dinov_source *source, int64_t index, dinov_image *out, dinov_error *err)
 {
     void  *bytes;
     size_t size;
-    char   name[RAW_NAME];
     DINOV_TRY(dinov_source_read(source, index, &bytes, &size, err));
-    raw_name(source, index, name);
-    dinov_status status = dinov_image_decode(out, bytes, size, name, err);
+    dinov_status status = dinov_source_decode_bytes(source, index, bytes, size, out, err);
     dinov_free(bytes);
     return status;
 }

@@ -53,6 +53,9 @@ const char *dinov_source_class_name(const dinov_source *source, int64_t label);
 dinov_status dinov_source_read(const dinov_source *source, int64_t index, void **bytes, size_t *size, dinov_error *err);
 /* The picture; those errors and dinov_image_decode's. EXIF orientation is kept, not applied. */
 dinov_status dinov_source_decode(const dinov_source *source, int64_t index, dinov_image *out, dinov_error *err);
+/* The same from the bytes that dinov_source_read gave. */
+dinov_status dinov_source_decode_bytes(const dinov_source *source, int64_t index, const void *bytes, size_t size, dinov_image *out,
+                                       dinov_error *err);
 
 /* What is wrong with shards whose sound part is in use: how much, and a sentence for each of the first few (else NULL). */
 int64_t            dinov_source_problem_count(const dinov_source *source);

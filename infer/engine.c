@@ -79,6 +79,14 @@ int64_t dinov_engine_batch(const dinov_engine *e, int64_t height, int64_t width)
     return e->host ? 8 : dinov_remote_batch(e->remote, tokens);
 }
 
+dinov_status dinov_engine_jpeg(dinov_device_jpeg **out, dinov_engine *e, int i, dinov_error *err)
+{
+    *out = NULL;
+    if (e->host)
+        return dinov_fail(err, DINOV_ERR_CONFIG, "OPT-DECODE", "decoding by nvJPEG needs a GPU (--device cuda), found device cpu");
+    return dinov_remote_jpeg(out, e->remote, i, err);
+}
+
 static dinov_status check_request(const dinov_model *m, int64_t images, int64_t height, int64_t width,
                                   const dinov_features *features, size_t count, dinov_error *err)
 {

@@ -8,6 +8,7 @@
 
 #include "dinov/infer.h"
 #include "image/resize.h"
+#include "kernels/device.h"
 #include "model/vit.h"
 
 /* A decoded picture, 8-bit RGB, `width` wide, and the plan that makes an input of it. */
@@ -50,6 +51,7 @@ int64_t      dinov_remote_batch(const dinov_remote *remote, int64_t tokens);
 double       dinov_remote_busy(dinov_remote *remote);
 int          dinov_remote_devices(const dinov_remote *remote);
 const char  *dinov_remote_names(const dinov_remote *remote);
+dinov_status dinov_remote_jpeg(dinov_device_jpeg **out, dinov_remote *remote, int i, dinov_error *err);
 
 /* ---- For the pipeline, beside dinov/infer.h ---- */
 
@@ -58,6 +60,9 @@ bool dinov_engine_resizes(const dinov_engine *engine);
 /* dinov_engine_run for decoded pictures, whose plans all lead to width x height. */
 dinov_status dinov_engine_run_decoded(dinov_engine *engine, const dinov_decoded *pictures, int64_t images, int64_t height,
                                       int64_t width, const dinov_features *features, size_t count, dinov_error *err);
+/* A decoder of JPEGs on the device, the i-th of those that a pipeline opens: they take the devices in turn. ERR_CONFIG OPT-DECODE on
+ * a CPU; otherwise dinov_device_jpeg_open's. To be closed before the engine. */
+dinov_status dinov_engine_jpeg(dinov_device_jpeg **out, dinov_engine *engine, int i, dinov_error *err);
 /* How many pictures of that size to give at a time. */
 int64_t dinov_engine_batch(const dinov_engine *engine, int64_t height, int64_t width);
 /* Seconds that devices have worked so far, added up, and how many devices there are; 0 on a CPU. */

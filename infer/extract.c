@@ -72,6 +72,7 @@ struct run {
     dinov_npy array;
 
     dinov_prepare  prepare;
+    int            jpeg_count;
     int64_t        room;    /* of a window, in inputs */
     struct window *windows; /* [depth]: number k is windows[k % depth] */
     int            depth;
@@ -136,9 +137,9 @@ static void prepare(void *arg, int64_t block, int worker)
     struct run   *r     = round->run;
     double        begun = now();
 
-    (void)worker;
     if (stopped(r)) return; /* whoever asked for the round looks too */
-    dinov_item_prepare(&round->window->items[round->first + block], &r->prepare, round->window->first + round->first + block);
+    dinov_item_prepare(&round->window->items[round->first + block], &r->prepare, round->window->first + round->first + block,
+                       worker);
     atomic_fetch_add(&r->preparing, (int64_t)(1e9 * (now() - begun)));
 }
 
@@ -334,6 +335,7 @@ static dinov_status write_item(struct run *r, const struct window *w, dinov_item
         DINOV_TRY_GOTO(write_features(r, w, item, key, err));
     }
     r->report->count[item->record.status]++;
+    r->report->by_device += item->by_device;
     dinov_index_put(record, &item->record);
     DINOV_TRY_GOTO(dinov_npy_append(&r->index, record, sizeof record, 1, err));
     key[size] = '\n';
@@ -360,8 +362,8 @@ static dinov_status prepare_window(struct run *r, struct window *w, dinov_error 
         w->held += count;
         for (int64_t i = w->held - count; i < w->held; i++) {
             dinov_item *item = &w->items[i];
-            /* Out of memory, or an option the model refuses, is no fault of the picture. */
-            if (item->status == DINOV_ERR_NOMEM || item->status == DINOV_ERR_CONFIG) {
+            /* Out of memory, an option the model refuses or a broken device is no fault of the picture. */
+            if (item->status == DINOV_ERR_NOMEM || item->status == DINOV_ERR_CONFIG || item->status == DINOV_ERR_DEVICE) {
                 if (err) *err = item->why;
                 return item->status;
             }
@@ -646,6 +648,9 @@ static dinov_status check(struct run *r, dinov_error *err)
     DINOV_TRY(resolve_layers(r, err));
     if (o->reg && r->model->registers == 0)
         return dinov_fail(err, DINOV_ERR_CONFIG, "OPT-FEATURES", "features: this model has no register tokens");
+    if (!r->source && o->nvjpeg)
+        return dinov_fail(err, DINOV_ERR_CONFIG, "OPT-DECODE",
+                          "an .npy input is taken as it is: there is nothing to decode by nvJPEG");
     if (!r->source) return open_array(r, err);
     r->total = dinov_source_count(r->source);
     if (r->model->channels != 3)
@@ -678,6 +683,26 @@ static void read_counts(struct run *r)
         r->report->count[i] = json_integer_value(json_object_get(counts, dinov_input_status_name((dinov_input_status)i)));
     r->report->already = true;
 }
+
+/* ---- Decoders on devices ---- */
+
+static dinov_status open_jpegs(struct run *r, int count, dinov_error *err)
+{
+    dinov_device_jpeg **more = dinov_realloc(r->prepare.jpegs, (size_t)count, sizeof *more);
+    if (!more) return dinov_fail_nomem(err, "extraction", "its decoders");
+    r->prepare.jpegs = more;
+    for (; r->jpeg_count < count; r->jpeg_count++)
+        DINOV_TRY(dinov_engine_jpeg(&more[r->jpeg_count], r->engine, r->jpeg_count, err));
+    return DINOV_OK;
+}
+
+static void close_jpegs(struct run *r)
+{
+    while (r->jpeg_count) dinov_device_jpeg_close(&r->prepare.jpegs[--r->jpeg_count]);
+    dinov_free(r->prepare.jpegs);
+}
+
+/* ---- The run ---- */
 
 /* On devices one more than their lanes is under way in each of the other two stages. */
 static dinov_status make_windows(struct run *r, dinov_error *err)
@@ -716,6 +741,7 @@ static dinov_status extract(struct run *r, const dinov_facts *facts, json_t *set
         return judge_total(r, err);
     }
     DINOV_TRY(dinov_pool_new(&r->pool, r->options->threads, err));
+    if (r->options->nvjpeg) DINOV_TRY(open_jpegs(r, dinov_pool_threads(r->pool), err));
     DINOV_TRY(make_windows(r, err));
     DINOV_TRY(create_outputs(r, err));
     int lanes = dinov_engine_lanes(r->engine);
@@ -756,13 +782,17 @@ dinov_status dinov_extract(dinov_engine *engine, const dinov_source *source, con
     report->total       = r.total;
     r.progress.total    = r.total;
     if (!resolved.batch) resolved.batch = dinov_engine_batch(engine, r.fixed ? r.fixed_h : 518, r.fixed ? r.fixed_w : 518);
-    dinov_facts facts = {&resolved, source, array, engine, r.layers, r.total};
+    /* The first tells whether it is there, and its name. */
+    if (status == DINOV_OK && options->nvjpeg) status = open_jpegs(&r, 1, err);
+    dinov_facts facts = {&resolved, source, array, engine, r.layers, r.total, NULL};
+    if (r.jpeg_count) facts.jpegs = dinov_device_jpeg_name(r.prepare.jpegs[0]);
     if (status == DINOV_OK) status = dinov_settings_new(&settings, &facts, err);
     if (status == DINOV_OK) status = extract(&r, &facts, settings, err);
     free_windows(&r);
     abort_outputs(&r); /* what was committed is no longer open */
     dinov_result_close(&r.result);
     dinov_pool_free(&r.pool);
+    close_jpegs(&r);
     dinov_map_close(&r.map);
     pthread_cond_destroy(&r.moved);
     pthread_mutex_destroy(&r.lock);

@@ -30,6 +30,7 @@ typedef struct dinov_extract_options {
     int               layer_count;              /* at least 1 */
     int               layers[DINOV_MAX_LAYERS]; /* as dinov_features: -1 is the last */
     bool              no_norm, f16, dump_input, overwrite;
+    bool              nvjpeg; /* JPEGs by the device, whose pixels differ a little; what it cannot decode by the CPU */
     dinov_preset      preset; /* not used for .npy input */
     int64_t           batch;      /* 0: what suits the engine */
     int64_t           max_tokens; /* at least 1: an input of more patch tokens is too large */
@@ -46,8 +47,8 @@ typedef struct dinov_extract_options {
 
 typedef struct dinov_extract_report {
     int64_t count[DINOV_INPUT_STATUSES];
-    int64_t total;
-    bool    already; /* the folder held this very run, finished */
+    int64_t total, by_device; /* of them decoded by nvJPEG */
+    bool    already;          /* the folder held this very run, finished */
 } dinov_extract_report;
 
 /*

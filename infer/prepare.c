@@ -2,12 +2,16 @@
 #include "infer/prepare.h"
 
 #include "base/alloc.h"
+#include "image/jpeg.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { RESIZED_BYTES = 1 << 20 }; /* decoded pictures larger than this are resized before they go to a device */
+enum {
+    RESIZED_BYTES = 1 << 20, /* decoded pictures larger than this are resized before they go to a device */
+    JPEG_PIXELS   = 1 << 25, /* larger ones would take too much of a device's memory to decode there */
+};
 
 /* Attention costs the square of the tokens: one long picture could take longer than all the others. */
 dinov_status dinov_check_tokens(const dinov_prepare *p, const char *shown, int64_t w, int64_t h, dinov_error *err)
@@ -71,7 +75,35 @@ static dinov_status plan_picture(const dinov_prepare *p, dinov_item *item, dinov
     return DINOV_OK;
 }
 
-static dinov_status prepare_picture(const dinov_prepare *p, dinov_item *item, int64_t i, dinov_error *err)
+/* By the device if it is a JPEG that it can have. */
+static dinov_status decode_there(const dinov_prepare *p, int worker, const void *bytes, size_t size, dinov_image *out, bool *done,
+                                 dinov_error *err)
+{
+    *done = false;
+    if (!dinov_jpeg_plain(out, bytes, size) || out->width * out->height > JPEG_PIXELS) return DINOV_OK;
+    out->pixels = dinov_alloc((size_t)(out->width * out->height), 3);
+    if (!out->pixels) return dinov_fail_nomem(err, "image", "its pixels");
+    dinov_status status = dinov_device_jpeg_decode(p->jpegs[worker], out->pixels, out->width, out->height, bytes, size, done, err);
+    if (!*done) dinov_image_clear(out);
+    return status;
+}
+
+/* What the device does not take, or finds damaged, is for our decoder to judge. */
+static dinov_status decode(const dinov_prepare *p, dinov_item *item, int64_t i, int worker, dinov_image *out, dinov_error *err)
+{
+    void        *bytes;
+    size_t       size;
+    dinov_status status;
+
+    if (!p->jpegs) return dinov_source_decode(p->source, i, out, err);
+    DINOV_TRY(dinov_source_read(p->source, i, &bytes, &size, err));
+    status = decode_there(p, worker, bytes, size, out, &item->by_device, err);
+    if (status == DINOV_OK && !item->by_device) status = dinov_source_decode_bytes(p->source, i, bytes, size, out, err);
+    dinov_free(bytes);
+    return status;
+}
+
+static dinov_status prepare_picture(const dinov_prepare *p, dinov_item *item, int64_t i, int worker, dinov_error *err)
 {
     char         shown[DINOV_SOURCE_NAME];
     dinov_image  image = {0};
@@ -80,7 +112,7 @@ static dinov_status prepare_picture(const dinov_prepare *p, dinov_item *item, in
     bool         turns = p->options->preset.kind != DINOV_PRESET_EVAL;
 
     dinov_source_name(p->source, i, shown, sizeof shown);
-    DINOV_TRY_GOTO(dinov_source_decode(p->source, i, &image, err));
+    DINOV_TRY_GOTO(decode(p, item, i, worker, &image, err));
     item->record.width  = (uint32_t)image.width;
     item->record.height = (uint32_t)image.height;
     if (turns) DINOV_TRY_GOTO(dinov_image_turn(&image, err));
@@ -132,10 +164,10 @@ void dinov_item_clear(dinov_item *item)
     item->ready  = false;
 }
 
-void dinov_item_prepare(dinov_item *item, const dinov_prepare *p, int64_t i)
+void dinov_item_prepare(dinov_item *item, const dinov_prepare *p, int64_t i, int worker)
 {
     *item        = (dinov_item){.record.row = -1, .group = -1};
-    item->status = p->source ? prepare_picture(p, item, i, &item->why) : prepare_row(p, item, i, &item->why);
+    item->status = p->source ? prepare_picture(p, item, i, worker, &item->why) : prepare_row(p, item, i, &item->why);
     item->ready  = item->status == DINOV_OK;
     if (item->ready) {
         item->record.grid_w = item->record.input_width / (uint32_t)p->model->patch;

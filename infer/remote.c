@@ -206,6 +206,11 @@ int64_t dinov_remote_batch(const dinov_remote *r, int64_t tokens)
     return tokens < BATCH_TOKENS ? BATCH_TOKENS / tokens : 1;
 }
 
+dinov_status dinov_remote_jpeg(dinov_device_jpeg **out, dinov_remote *r, int i, dinov_error *err)
+{
+    return dinov_device_jpeg_open(out, r->gpus[i % r->gpu_count].device, err);
+}
+
 double dinov_remote_busy(dinov_remote *r)
 {
     double busy = 0;

@@ -86,6 +86,8 @@ dinov_status dinov_settings_new(json_t **out, const dinov_facts *facts, dinov_er
                      "features", feature_names(o), "layers", layer_numbers(facts->layers, o->layer_count), "norm", !o->no_norm,
                      "store", o->f16 ? "f16" : "f32", "dump_input", o->dump_input, "max_tokens", (json_int_t)o->max_tokens, "isa",
                      dinov_engine_isa(facts->engine), "inputs", "count", (json_int_t)facts->total, "sha256", inputs);
+    /* Only where it is not our own decoder, by which all other runs are known. */
+    if (*out && facts->jpegs) json_object_set_new(*out, "decode", json_string(facts->jpegs));
     return *out ? DINOV_OK : dinov_fail_nomem(err, "output folder", "run.json");
 }
 
@@ -114,9 +116,10 @@ dinov_status dinov_run_json(json_t **out, const dinov_facts *facts, json_t *sett
     for (int i = 0; i < DINOV_INPUT_STATUSES; i++)
         json_object_set_new(counts, dinov_input_status_name((dinov_input_status)i), json_integer(report->count[i]));
     dinov_escape(file, sizeof file, o->model_file, strlen(o->model_file));
-    *out =
-        json_pack("{s:s, s:s, s:s, s:O, s:o, s:I, s:o, s:i, s:s, s:I, s:f}", "program", "dinov-infer", "version", DINOV_VERSION_STRING,
-                  "model_file", file, "settings", settings, "preset_rule", rule, "rows", (json_int_t)rows, "counts", counts,
-                  "threads", o->threads ? o->threads : dinov_pool_cores(), "device", dinov_engine_device(facts->engine), "batch", (json_int_t)o->batch, "seconds", seconds);
+    *out = json_pack("{s:s, s:s, s:s, s:O, s:o, s:I, s:o, s:i, s:s, s:I, s:f}", "program", "dinov-infer", "version",
+                     DINOV_VERSION_STRING, "model_file", file, "settings", settings, "preset_rule", rule, "rows", (json_int_t)rows,
+                     "counts", counts, "threads", o->threads ? o->threads : dinov_pool_cores(), "device",
+                     dinov_engine_device(facts->engine), "batch", (json_int_t)o->batch, "seconds", seconds);
+    if (*out && facts->jpegs) json_object_set_new(*out, "decoded_by_device", json_integer(report->by_device));
     return *out ? DINOV_OK : dinov_fail_nomem(err, "output folder", "run.json");
 }

@@ -18,6 +18,7 @@ typedef struct dinov_facts {
     const dinov_engine          *engine;
     const int                   *layers; /* [options->layer_count], 0..depth-1 */
     int64_t                      total;  /* inputs; for .npy its rows */
+    const char                  *jpegs;  /* the device's decoder, or NULL */
 } dinov_facts;
 
 /* The same settings mean the same bytes of results. *out for json_decref. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A device beside the CPU: its ops table, its memory, and queues of work. One implementation is linked:
- * kernels/cuda/device.cu, kernels/cuda/none.c in a build without CUDA, or the host shim of the tests.
+ * kernels/cuda/device.c, kernels/cuda/none.c in a build without CUDA, or the host shim of the tests.
  *
  * Work on a queue runs in order, perhaps after the call. A failure of issued work is kept and comes out
  * of dinov_queue_sync. A device may be used by several threads, a queue by one at a time.
@@ -11,9 +11,10 @@
 
 #include "kernels/ops.h"
 
-typedef struct dinov_device dinov_device;
-typedef struct dinov_queue  dinov_queue;
-typedef struct dinov_graph  dinov_graph; /* recorded work */
+typedef struct dinov_device      dinov_device;
+typedef struct dinov_queue       dinov_queue;
+typedef struct dinov_graph       dinov_graph; /* recorded work */
+typedef struct dinov_device_jpeg dinov_device_jpeg;
 
 /* real: DINOV_BF16, DINOV_F16 or DINOV_F32, which is true float, not TF32. ERR_UNSUPPORTED DEV-NONE: this build has no CUDA;
  * DEV-CUDA: no driver, no such device, or one too old; ERR_NOMEM. */
@@ -53,5 +54,15 @@ void         dinov_graph_free(dinov_graph **graph);
 void   dinov_queue_begin(dinov_queue *queue);
 void   dinov_queue_end(dinov_queue *queue);
 double dinov_queue_busy(dinov_queue *queue);
+
+/* A decoder of JPEGs on the device, which is an optional library: one picture at a time, and one thread at a time. Its pixels are
+ * not those of other decoders; `name`, "nvjpeg-13.2.3", says whose they are. ERR_UNSUPPORTED DEV-NVJPEG: it is not here. */
+dinov_status dinov_device_jpeg_open(dinov_device_jpeg **out, dinov_device *device, dinov_error *err);
+void         dinov_device_jpeg_close(dinov_device_jpeg **jpeg);
+const char  *dinov_device_jpeg_name(const dinov_device_jpeg *jpeg);
+/* rgb [height, width, 3], memory of the process of any kind. Not *done, and no error: the picture is damaged or not of a kind that
+ * the library knows; rgb is then undefined. ERR_NOMEM, ERR_DEVICE DEV-FAULT: no fault of the picture. */
+dinov_status dinov_device_jpeg_decode(dinov_device_jpeg *jpeg, uint8_t *rgb, int64_t width, int64_t height, const void *bytes,
+                                      size_t size, bool *done, dinov_error *err);
 
 #endif

@@ -15,7 +15,8 @@ set(SHIM_OPTIONS -DDINOV_SHIM ${SHIM_OPTIMISE} -ffp-contract=off -fvisibility=hi
     "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wno-unknown-pragmas>" $<$<BOOL:${DINOV_WERROR}>:-Werror>)
 
 add_library(dinov_shim OBJECT kernels/shim/shim.cc kernels/shim/device.cc)
-add_library(dinov_shim_kernels OBJECT ${CUDA_KERNELS} ${PROJECT_SOURCE_DIR}/kernels/cuda/table.c)
+add_library(dinov_shim_kernels OBJECT ${CUDA_KERNELS} ${PROJECT_SOURCE_DIR}/kernels/cuda/table.c
+    ${PROJECT_SOURCE_DIR}/kernels/cuda/nvjpeg.c ${PROJECT_SOURCE_DIR}/kernels/cuda/library.c)
 foreach(part dinov_shim dinov_shim_kernels)
     set_source_files_properties(${CUDA_KERNELS} PROPERTIES COMPILE_OPTIONS "-xc++")
     target_include_directories(${part} PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include kernels/shim)
@@ -26,6 +27,7 @@ endforeach()
 function(dinov_shimmed target)
     target_sources(${target} PRIVATE $<TARGET_OBJECTS:dinov_shim> $<TARGET_OBJECTS:dinov_shim_kernels>)
     target_compile_definitions(${target} PRIVATE DINOV_SHIM)
+    target_link_libraries(${target} PRIVATE ${CMAKE_DL_LIBS})
     set_target_properties(${target} PROPERTIES LINKER_LANGUAGE CXX)
 endfunction()
 
@@ -51,9 +53,22 @@ dinov_shimmed(unit_remote)
 add_test(NAME unit_remote COMMAND unit_remote)
 set_tests_properties(unit_remote PROPERTIES LABELS "quick;threads")
 
+# A stand-in for nvJPEG, in a folder of its own for the loader.
+set(FAKE_NVJPEG ${CMAKE_BINARY_DIR}/tests/nvjpeg)
+add_library(fake_nvjpeg MODULE kernels/fake_nvjpeg.c)
+target_include_directories(fake_nvjpeg PRIVATE ${PROJECT_SOURCE_DIR})
+target_link_libraries(fake_nvjpeg PRIVATE JPEG::JPEG)
+target_compile_options(fake_nvjpeg PRIVATE -fvisibility=default)
+set_target_properties(fake_nvjpeg PROPERTIES PREFIX "" OUTPUT_NAME libnvjpeg SUFFIX .so.13 LIBRARY_OUTPUT_DIRECTORY ${FAKE_NVJPEG})
+dinov_test_program(unit_nvjpeg unit/nvjpeg.c PkgConfig::CMOCKA dinov_kernels JPEG::JPEG)
+dinov_shimmed(unit_nvjpeg)
+add_dependencies(unit_nvjpeg fake_nvjpeg)
+add_test(NAME unit_nvjpeg COMMAND unit_nvjpeg)
+set_tests_properties(unit_nvjpeg PROPERTIES LABELS "quick" ENVIRONMENT LD_LIBRARY_PATH=${FAKE_NVJPEG})
+
 dinov_test_program(infer_shim ${PROJECT_SOURCE_DIR}/cli/dinov_infer.c dinov_cli dinov_cli_model)
 dinov_shimmed(infer_shim)
-dinov_python(infer_device "quick;threads" cli/device.py $<TARGET_FILE:infer_shim> $<TARGET_FILE:dinov-demo-model>)
+dinov_python(infer_device "quick;threads" cli/device.py $<TARGET_FILE:infer_shim> $<TARGET_FILE:dinov-demo-model> ${FAKE_NVJPEG})
 
 # What tests/gpu/run asks of a device: of the shim, so that it works when it is needed.
 dinov_test_program(gpu_bench_shim gpu/bench.c dinov_infer)

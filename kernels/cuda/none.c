@@ -15,6 +15,7 @@ dinov_status dinov_device_open(dinov_device **out, int index, dinov_dtype real, 
 void dinov_device_close(dinov_device **device) { *device = NULL; }
 void dinov_queue_free(dinov_queue **queue) { *queue = NULL; }
 void dinov_graph_free(dinov_graph **graph) { *graph = NULL; }
+void dinov_device_jpeg_close(dinov_device_jpeg **jpeg) { *jpeg = NULL; }
 
 #define UNREACHED(type, name, ...) \
     type name(__VA_ARGS__) { dinov_bug(__FILE__, __LINE__, #name " without a device"); }
@@ -38,3 +39,7 @@ UNREACHED(void, dinov_queue_replay, dinov_queue *queue, dinov_graph *graph)
 UNREACHED(void, dinov_queue_begin, dinov_queue *queue)
 UNREACHED(void, dinov_queue_end, dinov_queue *queue)
 UNREACHED(double, dinov_queue_busy, dinov_queue *queue)
+UNREACHED(dinov_status, dinov_device_jpeg_open, dinov_device_jpeg **out, dinov_device *device, dinov_error *err)
+UNREACHED(const char *, dinov_device_jpeg_name, const dinov_device_jpeg *jpeg)
+UNREACHED(dinov_status, dinov_device_jpeg_decode, dinov_device_jpeg *jpeg, uint8_t *rgb, int64_t width, int64_t height, const void *bytes,
+          size_t size, bool *done, dinov_error *err)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """dinov-infer --device, on the host shim: the run folder of the CPU, in its order, with the features of each type; one
-window of pictures behind another; stopping and failing leave nothing.   usage: device.py INFER_SHIM DEMO_MODEL"""
+window of pictures behind another; stopping and failing leave nothing; JPEGs by a stand-in for nvJPEG.
+usage: device.py INFER_SHIM DEMO_MODEL FAKE_NVJPEG"""
 import json
 import os
 import resource
@@ -17,7 +18,12 @@ except ImportError:
     print("skipped: numpy is absent")
     sys.exit(77)
 
-INFER, DEMO_MODEL = sys.argv[1:3]
+try:
+    from PIL import Image
+except ImportError:
+    Image = None
+
+INFER, DEMO_MODEL, FAKE_NVJPEG = sys.argv[1:4]
 SANITIZED = "DINOV_SANITIZED" in os.environ
 
 
@@ -58,11 +64,11 @@ class Device(unittest.TestCase):
     def shape():
         return ["--dim", "64", "--depth", "2", "--heads", "1", "--grid", "3"]
 
-    def run_infer(self, *words, code=0):
+    def run_infer(self, *words, code=0, **environment):
         type(self).count += 1
         out = os.path.join(self.folder.name, "out%d" % self.count)
         result = subprocess.run([INFER, "-m", self.model, "-o", out, "--preset", "square:28", "--max-bad", "1", *words],
-                                capture_output=True, text=True)
+                                capture_output=True, text=True, env={**os.environ, **environment})
         self.assertEqual(result.returncode, code, result.stderr)
         return out, result.stderr
 
@@ -117,6 +123,84 @@ class Device(unittest.TestCase):
         self.same_folder(cpu, gpu)
         want, have = self.load(cpu, "patch.npy"), self.load(gpu, "patch.npy")
         self.assertLess((np.linalg.norm(want - have, axis=-1) / np.linalg.norm(want, axis=-1)).max(), 1e-5)
+
+    def test_jpegs_by_nvjpeg(self):
+        """What it can have it decodes, to pixels of its own; everything else is as on the CPU, and the run says so."""
+        if not Image:
+            self.skipTest("Pillow is absent")
+        photos = os.path.join(self.folder.name, "jpegs")
+        os.mkdir(photos)
+
+        def draw(name, width, height, **how):
+            y, x = np.mgrid[0:height, 0:width]
+            rows = np.stack([127 + 120 * np.sin(x / 5 + len(name)), 255 - 2.0 * y, (x + y) % 256], -1).clip(0, 255).astype(np.uint8)
+            Image.fromarray(rows).convert(how.pop("mode", "RGB")).save(os.path.join(photos, name), **how)
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        for i in range(17):
+            draw("%02d.jpg" % i, 40 + 3 * i, 75 - 2 * i, subsampling=i % 3)
+        draw("20-grey.jpg", 60, 50, mode="L")
+        draw("21-turned.jpg", 60, 50, exif=exif)
+        draw("22-large.jpg", 900, 700, subsampling=0)
+        ours = {"30-steps.jpg": {"progressive": True}, "31-inks.jpg": {"mode": "CMYK"}, "32.png": {}}
+        for name, how in ours.items():
+            draw(name, 60, 50, **how)
+        with open(os.path.join(photos, "05.jpg"), "rb") as file:
+            data = file.read()
+        with open(os.path.join(photos, "40-cut.jpg"), "wb") as file:
+            file.write(data[:len(data) // 2])
+        with open(os.path.join(photos, "41-spoilt.jpg"), "wb") as file: # its markers are whole, its codes are not
+            file.write(data[:len(data) * 3 // 4] + b"\0" * 40 + data[len(data) * 3 // 4:])
+        words = ["--device", "cuda", "--compute", "f32", "--max-bad", "2"]
+        there = {"LD_LIBRARY_PATH": FAKE_NVJPEG}
+        cpu, _ = self.run_infer(*words, "--dump-input", photos)
+        gpu, said = self.run_infer(*words, "--dump-input", "--decode", "nvjpeg", photos, **there)
+        self.same_folder(cpu, gpu)
+        self.assertIn("nvJPEG decoded 20 of them", said)
+        with open(os.path.join(gpu, "run.json")) as file:
+            facts = json.load(file)
+        self.assertEqual(facts["settings"]["decode"], "nvjpeg-13.0.0")
+        self.assertEqual(facts["decoded_by_device"], 20)
+        with open(os.path.join(gpu, "part-000000.keys.txt")) as file:
+            names = [os.path.basename(line.strip()) for line in file]
+        self.assertEqual(len(names), 25)
+        want, have = self.load(cpu, "input.npy"), self.load(gpu, "input.npy")
+        self.assertEqual(len(want), 23)
+        for name, a, b in zip(names, want, have):
+            if name in ours:
+                self.assertEqual(a.tobytes(), b.tobytes(), name)
+            else:
+                self.assertNotEqual(a.tobytes(), b.tobytes(), name)
+                self.assertLess(np.abs(a - b).mean(), 0.1, name)
+        # As decoded, resized by the device: the same bits; with one thread or many, on one device or two.
+        for more in ([], ["-t", "1"], ["--device", "cuda:0,1", "-t", "5", "-b", "2"]):
+            other, _ = self.run_infer(*words, "--decode", "nvjpeg", *more, photos, **there)
+            self.assertEqual(self.load(gpu, "cls.npy").tobytes(), self.load(other, "cls.npy").tobytes(), more)
+        # Other pixels are other settings.
+        again = [INFER, "-m", self.model, "-o", other, "--preset", "square:28", *words, photos]
+        result = subprocess.run(again, capture_output=True, text=True)
+        self.assertIn("RUN-DIFFERS", result.stderr)
+        self.assertIn("decode", result.stderr)
+        # A device that fails is no fault of a picture: nothing is kept.
+        out, said = self.run_infer(*words, "--max-bad", "100%", "--decode", "nvjpeg", photos, code=3, FAKE_NVJPEG="broken", **there)
+        self.assertIn("DEV-FAULT", said)
+        self.assertFalse(os.path.exists(out))
+
+    def test_without_nvjpeg(self):
+        there = {"LD_LIBRARY_PATH": FAKE_NVJPEG}
+        out, said = self.run_infer("--device", "cuda", "--decode", "nvjpeg", self.photos, code=2, FAKE_NVJPEG="absent", **there)
+        self.assertIn("DEV-NVJPEG", said)
+        self.assertFalse(os.path.exists(out))
+        _, said = self.run_infer("--device", "cuda", "--decode", "nvjpeg", self.photos, **there)
+        self.assertIn("nvJPEG decoded 0 of them", said)
+        for words in (["--decode", "nvjpeg"], ["--device", "cuda", "--decode", "gpu"]):
+            self.run_infer(*words, self.photos, code=64, **there)
+        array = os.path.join(self.folder.name, "nothing.npy")
+        np.save(array, np.zeros((1, 3, 28, 28), np.float32))
+        result = subprocess.run([INFER, "-m", self.model, "-o", out, "--device", "cuda", "--decode", "nvjpeg", array],
+                                capture_output=True, text=True, env={**os.environ, **there})
+        self.assertEqual(result.returncode, 64, result.stderr)
+        self.assertIn("OPT-DECODE", result.stderr)
 
     def test_too_many_bad_is_4_and_everything_else_is_kept(self):
         out, said = self.run_infer("--device", "cuda", "--max-bad", "0", self.photos, code=4)

@@ -187,6 +187,11 @@ class Usage(Case):
         self.assertRegex(result.stderr.decode(), r"^dinov-infer: device cuda:17: .*(on the CPU \[DEV-NONE\]|\[DEV-CUDA\])\n$")
         self.assertFalse(os.path.exists(self.path("out")))
 
+    def test_decoding_on_a_gpu_needs_one(self):
+        result = self.run_infer("-m", self.model, "-o", self.path("out"), "--decode", "nvjpeg", self.pictures(1), code=64)
+        self.assertIn(b"[OPT-DECODE]", result.stderr)
+        self.assertFalse(os.path.exists(self.path("out")))
+
     def test_missing_things_are_3_and_wrong_files_2(self):
         folder = self.pictures(1)
         out = self.path("out")

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What can be known of cuDNN and cuBLASLt without a GPU: that our numbers are those of their headers, where these are installed
- * when this is compiled; that cuBLASLt knows the attributes we set, in their sizes; and that cuDNN takes our attention for the
- * devices and shapes we mean, compiling its kernels.
+ * What can be known of cuDNN, cuBLASLt and nvJPEG without a GPU: that our numbers are those of their headers, where these are
+ * installed when this is compiled; that cuBLASLt knows the attributes we set, in their sizes; that nvJPEG has the functions we call;
+ * and that cuDNN takes our attention for the devices and shapes we mean, compiling its kernels.
  *
- *   plans DRIVER [CUDNN [CUBLASLT]]    DRIVER: fake_driver.c as a library; the folders that libcudnn.so.9 and
- *                                      libcublasLt.so.13 lie in, else the loader's usual ones
+ *   plans DRIVER [CUDNN [OTHERS]]    DRIVER: fake_driver.c as a library; the folders that libcudnn.so.9 and
+ *                                    the two others lie in, else the loader's usual ones
  *
  * Exits 77 where there is no cuDNN. Compiled with the files of kernels/cuda it tests, beside stand-ins for the rest of that folder.
  */
 #include "kernels/cuda/cublaslt.h"
 #include "kernels/cuda/cudnn.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/nvjpeg.h"
 
 #include <dlfcn.h>
 #include <stddef.h>
@@ -104,6 +105,60 @@ static inline void calls_of_cublaslt(void *p, const void *q, int i, uint64_t u, 
 }
 #else
 #define HAS_CUBLASLT 0
+#endif
+
+#if __has_include(<nvjpeg.h>) && __has_include(<cuda_runtime_api.h>)
+#include <nvjpeg.h>
+#define HAS_NVJPEG 1
+SAME(NJ_SUCCESS, NVJPEG_STATUS_SUCCESS);
+SAME(NJ_INVALID_PARAMETER, NVJPEG_STATUS_INVALID_PARAMETER);
+SAME(NJ_BAD_JPEG, NVJPEG_STATUS_BAD_JPEG);
+SAME(NJ_JPEG_NOT_SUPPORTED, NVJPEG_STATUS_JPEG_NOT_SUPPORTED);
+SAME(NJ_ALLOCATOR_FAILURE, NVJPEG_STATUS_ALLOCATOR_FAILURE);
+SAME(NJ_EXECUTION_FAILED, NVJPEG_STATUS_EXECUTION_FAILED);
+SAME(NJ_ARCH_MISMATCH, NVJPEG_STATUS_ARCH_MISMATCH);
+SAME(NJ_INTERNAL_ERROR, NVJPEG_STATUS_INTERNAL_ERROR);
+SAME(NJ_IMPLEMENTATION_NOT_SUPPORTED, NVJPEG_STATUS_IMPLEMENTATION_NOT_SUPPORTED);
+SAME(NJ_INCOMPLETE_BITSTREAM, NVJPEG_STATUS_INCOMPLETE_BITSTREAM);
+SAME(NJ_BACKEND_HYBRID, NVJPEG_BACKEND_HYBRID);
+SAME(NJ_OUTPUT_RGBI, NVJPEG_OUTPUT_RGBI);
+SAME(NJ_FLAGS_BITSTREAM_STRICT, NVJPEG_FLAGS_BITSTREAM_STRICT);
+SAME(NJ_FLAGS_UPSAMPLING_INTERPOLATED, NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION);
+SAME(NJ_MAJOR_VERSION, MAJOR_VERSION);
+SAME(NJ_MINOR_VERSION, MINOR_VERSION);
+SAME(NJ_PATCH_LEVEL, PATCH_LEVEL);
+SAME(sizeof(dinov_nj_image), sizeof(nvjpegImage_t));
+SAME(offsetof(dinov_nj_image, pitch), offsetof(nvjpegImage_t, pitch));
+
+static inline void calls_of_nvjpeg(void *p, void **h, const unsigned char *data, size_t z, int i, int *n, unsigned u, unsigned *w)
+{
+    CALL(nvjpegGetProperty(i, n));
+    CALL(nvjpegCreateEx(i, p, p, u, (nvjpegHandle_t *)h));
+    CALL(nvjpegDestroy(p));
+    CALL(nvjpegDecoderCreate(p, i, (nvjpegJpegDecoder_t *)h));
+    CALL(nvjpegDecoderDestroy(p));
+    CALL(nvjpegDecoderStateCreate(p, p, (nvjpegJpegState_t *)h));
+    CALL(nvjpegJpegStateDestroy(p));
+    CALL(nvjpegBufferPinnedCreate(p, p, (nvjpegBufferPinned_t *)h));
+    CALL(nvjpegBufferPinnedDestroy(p));
+    CALL(nvjpegBufferDeviceCreate(p, p, (nvjpegBufferDevice_t *)h));
+    CALL(nvjpegBufferDeviceDestroy(p));
+    CALL(nvjpegStateAttachPinnedBuffer(p, p));
+    CALL(nvjpegStateAttachDeviceBuffer(p, p));
+    CALL(nvjpegJpegStreamCreate(p, (nvjpegJpegStream_t *)h));
+    CALL(nvjpegJpegStreamDestroy(p));
+    CALL(nvjpegJpegStreamParse(p, data, z, i, i, p));
+    CALL(nvjpegJpegStreamGetFrameDimensions(p, w, w));
+    CALL(nvjpegDecodeParamsCreate(p, (nvjpegDecodeParams_t *)h));
+    CALL(nvjpegDecodeParamsDestroy(p));
+    CALL(nvjpegDecodeParamsSetOutputFormat(p, i));
+    CALL(nvjpegDecoderJpegSupported(p, p, p, n));
+    CALL(nvjpegDecodeJpegHost(p, p, p, p, p));
+    CALL(nvjpegDecodeJpegTransferToDevice(p, p, p, p, p));
+    CALL(nvjpegDecodeJpegDevice(p, p, p, p, p));
+}
+#else
+#define HAS_NVJPEG 0
 #endif
 
 #if __has_include(<cudnn_graph.h>) && __has_include(<cuda_runtime_api.h>)
@@ -324,6 +379,26 @@ static void check_attributes(const char *library)
     failures += bad;
 }
 
+/* The functions we call are in it, and it says a version. */
+static void check_nvjpeg(const char *library)
+{
+    union {
+        void *address;
+        int (*property)(int, int *);
+    } get;
+    void *l   = dlopen(library, RTLD_NOW | RTLD_LOCAL);
+    int   bad = 0, major = 0;
+    if (!l) {
+        printf("no nvJPEG here (%s)\n", dlerror());
+        return;
+    }
+    for (size_t i = 0; i < sizeof dinov_nj_symbols / sizeof *dinov_nj_symbols; i++) bad += !dlsym(l, dinov_nj_symbols[i]);
+    get.address = dlsym(l, "nvjpegGetProperty");
+    bad += !get.address || get.property(NJ_MAJOR_VERSION, &major) || major < 12;
+    printf("functions of nvJPEG %d: %d failures\n", major, bad);
+    failures += bad;
+}
+
 static const char *in_folder(char *out, size_t size, const char *folder, const char *name)
 {
     snprintf(out, size, "%s%s%s", folder, *folder ? "/" : "", name);
@@ -333,10 +408,11 @@ static const char *in_folder(char *out, size_t size, const char *folder, const c
 int main(int argc, char **argv)
 {
     char library[4096];
-    if (argc < 2 || argc > 4) return fprintf(stderr, "usage: plans DRIVER [FOLDER OF cuDNN [FOLDER OF cuBLASLt]]\n"), 64;
-    printf("numbers compared with the headers of: %s%s%s\n", HAS_CUBLASLT ? "cuBLASLt " : "", HAS_CUDNN ? "cuDNN" : "",
-           HAS_CUBLASLT || HAS_CUDNN ? "" : "none, they are not installed");
+    if (argc < 2 || argc > 4) return fprintf(stderr, "usage: plans DRIVER [FOLDER OF cuDNN [FOLDER OF cuBLASLt AND nvJPEG]]\n"), 64;
+    printf("numbers compared with the headers of: %s%s%s%s\n", HAS_CUBLASLT ? "cuBLASLt " : "", HAS_CUDNN ? "cuDNN " : "",
+           HAS_NVJPEG ? "nvJPEG" : "", HAS_CUBLASLT || HAS_CUDNN || HAS_NVJPEG ? "" : "none, they are not installed");
     check_attributes(in_folder(library, sizeof library, argc > 3 ? argv[3] : "", "libcublasLt.so.13"));
+    check_nvjpeg(in_folder(library, sizeof library, argc > 3 ? argv[3] : "", "libnvjpeg.so.13"));
     if (!dlopen(argv[1], RTLD_NOW | RTLD_GLOBAL)) return fprintf(stderr, "%s\n", dlerror()), 1;
     in_folder(library, sizeof library, argc > 2 ? argv[2] : "", "libcudnn.so.9");
     void *found = dlopen(library, RTLD_NOW | RTLD_LOCAL);

@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/bytes.h"
 #include "image/internal.h"
+#include "image/jpeg.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -35,8 +36,10 @@ static size_t png_of(uint8_t *out, size_t room)
     return size;
 }
 
-/* With an APP1 marker of `exif` when it is not NULL. */
-static size_t jpeg_of(uint8_t *out, size_t room, int w, int h, const uint8_t *exif, unsigned exif_size, int progressive)
+typedef void jpeg_kind(struct jpeg_compress_struct *c);
+
+/* Of a kind, with an APP1 marker of `exif` when it is not NULL. */
+static size_t jpeg_like(uint8_t *out, size_t room, int w, int h, const uint8_t *exif, unsigned exif_size, jpeg_kind *kind)
 {
     struct jpeg_compress_struct c;
     struct jpeg_error_mgr       e;
@@ -50,7 +53,7 @@ static size_t jpeg_of(uint8_t *out, size_t room, int w, int h, const uint8_t *ex
     jpeg_mem_dest(&c, &buffer, &size);
     c.image_width = (unsigned)w, c.image_height = (unsigned)h, c.input_components = 3, c.in_color_space = JCS_RGB;
     jpeg_set_defaults(&c);
-    if (progressive) jpeg_simple_progression(&c);
+    kind(&c);
     jpeg_start_compress(&c, TRUE);
     if (exif) jpeg_write_marker(&c, JPEG_APP0 + 1, exif, exif_size);
     for (int y = 0; y < h; y++) {
@@ -62,6 +65,14 @@ static size_t jpeg_of(uint8_t *out, size_t room, int w, int h, const uint8_t *ex
     jpeg_destroy_compress(&c);
     assert_ptr_equal(buffer, out);
     return size;
+}
+
+static void as_usual(struct jpeg_compress_struct *c) { (void)c; }
+static void in_steps(struct jpeg_compress_struct *c) { jpeg_simple_progression(c); }
+
+static size_t jpeg_of(uint8_t *out, size_t room, int w, int h, const uint8_t *exif, unsigned exif_size, int progressive)
+{
+    return jpeg_like(out, room, w, h, exif, exif_size, progressive ? in_steps : as_usual);
 }
 
 static void assert_refused(const void *bytes, size_t size, dinov_status status, const char *code)
@@ -269,6 +280,76 @@ static void other_jpegs(void **state)
     }
 }
 
+static void sample(struct jpeg_compress_struct *c, int component, int h, int v)
+{
+    c->comp_info[component].h_samp_factor = h;
+    c->comp_info[component].v_samp_factor = v;
+}
+static void grey(struct jpeg_compress_struct *c) { jpeg_set_colorspace(c, JCS_GRAYSCALE); }
+static void yuv444(struct jpeg_compress_struct *c) { sample(c, 0, 1, 1); }
+static void yuv422(struct jpeg_compress_struct *c) { sample(c, 0, 2, 1); }
+static void yuv440(struct jpeg_compress_struct *c) { sample(c, 0, 1, 2); }
+static void restarts(struct jpeg_compress_struct *c) { c->restart_interval = 1; }
+static void grey_restarts(struct jpeg_compress_struct *c) { grey(c), sample(c, 0, 2, 2), c->restart_interval = 2; }
+static void rgb(struct jpeg_compress_struct *c) { jpeg_set_colorspace(c, JCS_RGB); }
+static void yuv411(struct jpeg_compress_struct *c) { sample(c, 0, 4, 1); }
+static void finer_chroma(struct jpeg_compress_struct *c) { sample(c, 0, 1, 1), sample(c, 1, 2, 1); }
+static void arithmetic(struct jpeg_compress_struct *c) { c->arith_code = TRUE; }
+static void scan_each(struct jpeg_compress_struct *c)
+{
+    static const jpeg_scan_info scans[] = {{1, {0}, 0, 63, 0, 0}, {1, {1}, 0, 63, 0, 0}, {1, {2}, 0, 63, 0, 0}};
+    c->scan_info = scans, c->num_scans = 3;
+}
+
+/* Of another kind, no picture, or not whole: our own decoder is to judge. */
+static void assert_not_plain(const uint8_t *bytes, size_t size)
+{
+    dinov_image image;
+    uint8_t    *copy = dinov_alloc(size, 1); /* so that a sanitizer sees a read past the end */
+    memcpy(copy, bytes, size);
+    assert_false(dinov_jpeg_plain(&image, copy, size));
+    assert_null(image.pixels);
+    dinov_free(copy);
+}
+
+static void plain_jpegs(void **state)
+{
+    static const uint8_t exif[] = "Exif\0\0MM\0*\0\0\0\10\0\1\1\22\0\3\0\0\0\1\0\6\0\0\0\0\0\0";
+    jpeg_kind *const     plain[] = {as_usual, grey, yuv444, yuv422, yuv440, restarts, grey_restarts};
+    jpeg_kind *const     other[] = {in_steps, rgb, yuv411, finer_chroma, arithmetic, scan_each};
+    uint8_t              bytes[8192];
+    dinov_image          image;
+    (void)state;
+    for (size_t k = 0; k < sizeof other / sizeof other[0]; k++)
+        assert_not_plain(bytes, jpeg_like(bytes, sizeof bytes, 45, 37, NULL, 0, other[k]));
+    assert_not_plain(bytes, png_of(bytes, sizeof bytes));
+    assert_not_plain(bytes, 0);
+    for (size_t k = 0; k < sizeof plain / sizeof plain[0]; k++) {
+        size_t size = jpeg_like(bytes, sizeof bytes, 45, 37, k ? NULL : exif, sizeof exif - 1, plain[k]);
+        memset(bytes + size, 7, 5);
+        for (size_t more = 0; more <= 5; more += 5) { /* bytes after the end are no damage */
+            assert_true(dinov_jpeg_plain(&image, bytes, size + more));
+            assert_int_equal(image.width, 45);
+            assert_int_equal(image.height, 37);
+            assert_int_equal(image.orientation, k ? 1 : 6);
+            assert_null(image.pixels);
+        }
+        for (size_t n = 1; n < size; n++) assert_not_plain(bytes, n);
+        int found = 0;
+        for (size_t i = 4; i + 1 < size; i++) { /* each restart marker: another number, or none */
+            if (bytes[i] != 0xff || bytes[i + 1] < 0xd0 || bytes[i + 1] > 0xd7) continue;
+            uint8_t was = bytes[i + 1];
+            found++;
+            bytes[i + 1] = (uint8_t)(0xd0 + (was + 1) % 8);
+            assert_not_plain(bytes, size);
+            bytes[i + 1] = 0;
+            assert_not_plain(bytes, size);
+            bytes[i + 1] = was;
+        }
+        assert_int_equal(found, plain[k] == restarts ? 8 : plain[k] == grey_restarts ? 14 : 0);
+    }
+}
+
 static void allocation_failures(void **state)
 {
     (void)state;
@@ -299,7 +380,7 @@ int main(void)
         cmocka_unit_test(preset_grammar), cmocka_unit_test(preset_sizes),        cmocka_unit_test(turning),
         cmocka_unit_test(exif),           cmocka_unit_test(truncation),          cmocka_unit_test(no_grey_filling),
         cmocka_unit_test(lying_headers),  cmocka_unit_test(allocation_failures),
-        cmocka_unit_test(other_jpegs),
+        cmocka_unit_test(other_jpegs),    cmocka_unit_test(plain_jpegs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
