@@ -300,6 +300,12 @@ static void scan_each(struct jpeg_compress_struct *c)
     static const jpeg_scan_info scans[] = {{1, {0}, 0, 63, 0, 0}, {1, {1}, 0, 63, 0, 0}, {1, {2}, 0, 63, 0, 0}};
     c->scan_info = scans, c->num_scans = 3;
 }
+/* The means of blocks alone: progressive in one scan. */
+static void means(struct jpeg_compress_struct *c)
+{
+    static const jpeg_scan_info scans[] = {{3, {0, 1, 2}, 0, 0, 0, 0}};
+    c->scan_info = scans, c->num_scans = 1;
+}
 
 /* Of another kind, no picture, or not whole: our own decoder is to judge. */
 static void assert_not_plain(const uint8_t *bytes, size_t size)
@@ -316,7 +322,7 @@ static void plain_jpegs(void **state)
 {
     static const uint8_t exif[] = "Exif\0\0MM\0*\0\0\0\10\0\1\1\22\0\3\0\0\0\1\0\6\0\0\0\0\0\0";
     jpeg_kind *const     plain[] = {as_usual, grey, yuv444, yuv422, yuv440, restarts, grey_restarts};
-    jpeg_kind *const     other[] = {in_steps, rgb, yuv411, finer_chroma, arithmetic, scan_each};
+    jpeg_kind *const     other[] = {in_steps, rgb, yuv411, finer_chroma, arithmetic, scan_each, means};
     uint8_t              bytes[8192];
     dinov_image          image;
     (void)state;
