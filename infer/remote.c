@@ -5,7 +5,7 @@
  * back. So while one lane's batch is computed, others copy. Activations exist once a device, because batches are
  * computed one after the other. Work of a shape that comes again is recorded and replayed.
  */
-#include "infer/engine.h"
+#include "infer/block.h"
 
 #include "base/alloc.h"
 
@@ -381,74 +381,8 @@ static dinov_status compute(struct batch *b, dinov_error *err)
     return DINOV_OK;
 }
 
-/* ---- Pictures as decoded: [pictures][coefficients][pixels] in one block ---- */
-
-static size_t taps_bytes(const dinov_taps *t, int64_t outputs) { return (size_t)(outputs * (2 + (t->most ? t->most : 1))) * 4; }
-
-static void put_taps(void *to, const dinov_taps *t, int64_t outputs)
-{
-    int32_t *out = to;
-    if (t->most) {
-        memcpy(out, t->first, (size_t)outputs * sizeof *out);
-        memcpy(out + outputs, t->count, (size_t)outputs * sizeof *out);
-        memcpy(out + 2 * outputs, t->weight, (size_t)(outputs * t->most) * sizeof *out);
-        return;
-    }
-    for (int64_t i = 0; i < outputs; i++) {
-        out[i]               = (int32_t)i;
-        out[outputs + i]     = 1;
-        out[2 * outputs + i] = 1 << DINOV_TAP_BITS;
-    }
-}
-
-static size_t aligned(size_t size) { return (size + 15) / 16 * 16; }
-
-struct block {
-    size_t  size, middle;
-    int64_t widest, highest;
-};
-
-/* Where each picture lies; `pictures` NULL: only how large it all is. */
-static struct block lay_out_block(const struct batch *b, dinov_picture *pictures)
-{
-    struct block at = {.size = aligned((size_t)b->images * sizeof *pictures)};
-    for (int64_t i = 0; i < b->images; i++) {
-        const dinov_resize_plan *p    = b->request->pictures[b->first + i].plan;
-        dinov_picture            here = {.columns     = (int32_t)p->columns,
-                                         .rows        = (int32_t)p->rows,
-                                         .down_first  = p->down_first,
-                                         .across_most = p->across.most ? (int32_t)p->across.most : 1,
-                                         .down_most   = p->down.most ? (int32_t)p->down.most : 1,
-                                         .middle      = (int64_t)at.middle};
-        here.across                   = (int64_t)at.size, at.size += aligned(taps_bytes(&p->across, p->width));
-        here.down                     = (int64_t)at.size, at.size += aligned(taps_bytes(&p->down, p->height));
-        here.rgb                      = (int64_t)at.size, at.size += aligned((size_t)(3 * p->columns * p->rows));
-        at.middle += aligned((size_t)(3 * (p->down_first ? p->columns * p->height : p->width * p->rows)));
-        if (p->columns > at.widest) at.widest = p->columns;
-        if (p->rows > at.highest) at.highest = p->rows;
-        if (pictures) pictures[i] = here;
-    }
-    return at;
-}
-
-static void fill_block(const struct batch *b, char *to)
-{
-    dinov_picture *pictures = (dinov_picture *)(void *)to;
-    lay_out_block(b, pictures);
-    for (int64_t i = 0; i < b->images; i++) {
-        const dinov_decoded     *d = &b->request->pictures[b->first + i];
-        const dinov_resize_plan *p = d->plan;
-        put_taps(to + pictures[i].across, &p->across, p->width);
-        put_taps(to + pictures[i].down, &p->down, p->height);
-        for (int64_t y = 0; y < p->rows; y++)
-            memcpy(to + pictures[i].rgb + 3 * y * p->columns, d->rgb + 3 * ((p->y + y) * d->width + p->x), 3 * (size_t)p->columns);
-    }
-}
-
-/* ---- */
-
 /* Room for the batch; moving the lane's memory voids what it recorded. */
-static dinov_status prepare_lane(const struct batch *b, const struct block *block, size_t pixels, size_t features, dinov_error *err)
+static dinov_status prepare_lane(const struct batch *b, const dinov_block *block, size_t pixels, size_t features, dinov_error *err)
 {
     struct lane  *l = b->lane;
     dinov_device *d = l->gpu->device;
@@ -466,7 +400,7 @@ static dinov_status prepare_lane(const struct batch *b, const struct block *bloc
     return grow(&l->middle, d, false, block->middle, "half resized pictures", err);
 }
 
-static dinov_status issue(struct batch *b, const struct block *block, dinov_error *err)
+static dinov_status issue(struct batch *b, const dinov_block *block, dinov_error *err)
 {
     struct lane         *l      = b->lane;
     struct gpu          *g      = l->gpu;
@@ -525,12 +459,13 @@ static dinov_status run_batch(struct batch *b, dinov_error *err)
     int64_t              image    = m->channels * q->h * q->w * m->patch * m->patch;
     size_t               pixels   = (size_t)(b->images * image) * sizeof(float);
     size_t               features = (size_t)(b->images * all_floats(m, q)) * sizeof(float);
-    struct block         block    = q->pictures ? lay_out_block(b, NULL) : (struct block){0};
-    struct block        *decoded  = q->pictures ? &block : NULL;
+    const dinov_decoded *pictures = q->pictures ? q->pictures + b->first : NULL;
+    dinov_block          block    = pictures ? dinov_block_measure(pictures, b->images) : (dinov_block){0};
+    dinov_block         *decoded  = pictures ? &block : NULL;
 
     DINOV_TRY(prepare_lane(b, decoded, pixels, features, err));
     if (decoded) {
-        fill_block(b, l->in.data);
+        dinov_block_fill(l->in.data, pictures, b->images);
         dinov_queue_upload(l->queue, l->block.data, l->in.data, block.size);
     } else {
         memcpy(l->in.data, q->pixels + b->first * image, pixels);
