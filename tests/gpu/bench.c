@@ -327,9 +327,9 @@ static void forward(const char *name)
     if (is_tiny(name)) {
         forward_at(&b, &p, name, 28, 2);
     } else {
-        forward_at(&b, &p, name, 224, 64);
-        forward_at(&b, &p, name, 224, 256);
-        forward_at(&b, &p, name, 518, 32);
+        /* Small ones may stay in the GPU's cache, large ones fill its multiprocessors. */
+        for (int64_t images = 32; images <= 256; images *= 2) forward_at(&b, &p, name, 224, images);
+        for (int64_t images = 8; images <= 32; images *= 2) forward_at(&b, &p, name, 518, images);
     }
     dinov_vit_clear(&p.vit);
     close_device(&b);

@@ -34,8 +34,7 @@ with open(FORWARD, encoding="utf-8") as file:
     for line in file:
         found = re.match(r"forward (\S+)\s+(\d+)\s+batch (\d+)\s+\S+ ms\s+(\S+) img/s", line)
         if found:
-            key = found[1], int(found[2])
-            OURS[key] = max(OURS.get(key, 0), float(found[4]))
+            OURS[found[1], int(found[2]), int(found[3])] = float(found[4])
 
 
 def run(program, *words):
@@ -98,7 +97,7 @@ for name, shape in SHAPES.items():
                     print("peer %-4s %d %s not measured: out of time" % (name, side, how))
                     continue
                 rates[how] = rate(model, pixels)
-            ours_rate = OURS.get((name, side), 0)
+            ours_rate = OURS.get((name, side, batch), 0)
             print("peer %-4s %d  batch %-4d" % (name, side, batch), " ".join(
                 "  %s %.0f img/s (ours %.2fx)" % (how, r, ours_rate / r) for how, r in rates.items()), flush=True)
         del models, pixels
