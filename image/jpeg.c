@@ -290,18 +290,20 @@ static dinov_status look(struct decoder *d, dinov_image *out, size_t size)
     return DINOV_OK;
 }
 
+/* What is done with a picture once libjpeg is set up for it. */
+typedef dinov_status work(struct decoder *d, dinov_image *out, size_t size);
+
 /* Apart from its caller, whose variables a longjmp could leave undefined. */
-static void run(struct decoder *d, dinov_status (*step)(struct decoder *, dinov_image *, size_t), dinov_image *out, size_t size)
+static void run(struct decoder *d, work *todo, dinov_image *out, size_t size)
 {
     if (setjmp(d->stop) != 0) return;
     jpeg_create_decompress(&d->cinfo);
     d->cinfo.src      = &d->source;
     d->cinfo.progress = &d->progress;
-    d->status         = step(d, out, size);
+    d->status         = todo(d, out, size);
 }
 
-static dinov_status open_and(dinov_status (*step)(struct decoder *, dinov_image *, size_t), dinov_image *out, const void *bytes,
-                             size_t size, const char *name, dinov_error *err)
+static dinov_status with_decoder(work *todo, dinov_image *out, const void *bytes, size_t size, const char *name, dinov_error *err)
 {
     struct decoder d = {.name = name, .err = err};
 
@@ -316,18 +318,18 @@ static dinov_status open_and(dinov_status (*step)(struct decoder *, dinov_image 
                                                            .skip_input_data   = skip_input_data,
                                                            .resync_to_restart = jpeg_resync_to_restart,
                                                            .term_source       = term_source};
-    run(&d, step, out, size);
+    run(&d, todo, out, size);
     jpeg_destroy_decompress(&d.cinfo);
     return d.status;
 }
 
 dinov_status dinov_jpeg_decode(dinov_image *out, const void *bytes, size_t size, const char *name, dinov_error *err)
 {
-    return open_and(decode, out, bytes, size, name, err);
+    return with_decoder(decode, out, bytes, size, name, err);
 }
 
 bool dinov_jpeg_plain(dinov_image *out, const void *bytes, size_t size)
 {
     *out = (dinov_image){.orientation = 1};
-    return size >= 2 && memcmp(bytes, "\xff\xd8", 2) == 0 && open_and(look, out, bytes, size, "", NULL) == DINOV_OK;
+    return size >= 2 && memcmp(bytes, "\xff\xd8", 2) == 0 && with_decoder(look, out, bytes, size, "", NULL) == DINOV_OK;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A device beside the CPU: its ops table, its memory, and queues of work. One implementation is linked:
+ * A device beside the CPU: its ops table, its memory, queues of work, and a decoder of JPEGs. One implementation is linked:
  * kernels/cuda/device.c, kernels/cuda/none.c in a build without CUDA, or the host shim of the tests.
  *
  * Work on a queue runs in order, perhaps after the call. A failure of issued work is kept and comes out

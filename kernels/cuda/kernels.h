@@ -9,7 +9,7 @@
 #include "kernels/device.h"
 
 /* device.c */
-void       *dinov_queue_stream(dinov_queue *queue); /* cudaStream_t */
+void       *dinov_queue_stream(dinov_queue *queue); /* cudaStream_t, whose device is then the calling thread's current one */
 dinov_dtype dinov_queue_real(const dinov_queue *queue);
 /* Keeps the first failure on this device: `error` is a cudaError_t (0: nothing happens), `what` a constant string. */
 void dinov_queue_failed(dinov_queue *queue, int error, const char *what);

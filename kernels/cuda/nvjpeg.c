@@ -106,7 +106,7 @@ dinov_status dinov_device_jpeg_open(dinov_device_jpeg **out, dinov_device *devic
         goto fail;
     }
     memcpy(&j->f, found, sizeof found);
-    dinov_queue_stream(j->queue); /* makes the device this thread's own */
+    dinov_queue_stream(j->queue); /* for the current device */
     int failed = make(j);
     for (int i = NJ_MAJOR_VERSION; !failed && i <= NJ_PATCH_LEVEL; i++) failed = j->f.property(i, &version[i]);
     if (failed) {
@@ -129,7 +129,7 @@ void dinov_device_jpeg_close(dinov_device_jpeg **jpeg)
     if (!jpeg || !*jpeg) return;
     dinov_device_jpeg *j = *jpeg;
     *jpeg                = NULL;
-    if (j->queue) dinov_queue_stream(j->queue);
+    if (j->queue) dinov_queue_stream(j->queue); /* for the current device */
     if (j->params) j->f.params_destroy(j->params);
     if (j->stream) j->f.stream_destroy(j->stream);
     if (j->state) j->f.state_destroy(j->state);

@@ -2,6 +2,7 @@
 """dinov-infer --device, on the host shim: the run folder of the CPU, in its order, with the features of each type; one
 window of pictures behind another; stopping and failing leave nothing; JPEGs by a stand-in for nvJPEG.
 usage: device.py INFER_SHIM DEMO_MODEL FAKE_NVJPEG"""
+import ctypes
 import json
 import os
 import resource
@@ -191,6 +192,11 @@ class Device(unittest.TestCase):
         out, said = self.run_infer("--device", "cuda", "--decode", "nvjpeg", self.photos, code=2, FAKE_NVJPEG="absent", **there)
         self.assertIn("DEV-NVJPEG", said)
         self.assertFalse(os.path.exists(out))
+        try:
+            ctypes.CDLL("libnvjpeg.so.13")
+        except OSError: # this machine has none of its own
+            _, said = self.run_infer("--device", "cuda", "--decode", "nvjpeg", self.photos, code=2, LD_LIBRARY_PATH="")
+            self.assertIn("cannot be opened", said)
         _, said = self.run_infer("--device", "cuda", "--decode", "nvjpeg", self.photos, **there)
         self.assertIn("nvJPEG decoded 0 of them", said)
         for words in (["--decode", "nvjpeg"], ["--device", "cuda", "--decode", "gpu"]):
